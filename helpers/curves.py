@@ -1,0 +1,110 @@
+"""How one run went: its learning curves and its facts, for notebooks 03 and 04."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from helpers.figures import COLOURS, INK, MUTED, colour_of, label_of
+from helpers.runs import Run
+
+_STARTS = {
+    "imagenet": "ImageNet-1k weights",
+    "faces": "weights that regressed facial actions",
+    "scratch": "random weights (from scratch)",
+}
+
+
+def plot_losses(run: Run, ax: plt.Axes) -> plt.Axes:
+    """Draw the training loss, its parts where there are two, and the validation loss by epoch."""
+    history, colour = run.history, colour_of(run.name)
+    lines = [("train_loss", "training", colour, "-")]
+    if history["train_loss_distillation"].notna().any():
+        lines += [
+            ("train_loss_class", "  of which class token", colour, "--"),
+            ("train_loss_distillation", "  of which distillation token", colour, ":"),
+        ]
+    lines.append(("validation_loss", "validation (labels)", INK, "-"))
+    for column, name, shade, style in lines:
+        ax.plot(history["epoch"], history[column], style, color=shade, label=name)
+    ax.set(xlabel="epoch", ylabel="binary cross-entropy", title="Loss")
+    ax.legend()
+    return _whole_epochs(ax)
+
+
+def plot_validation(run: Run, ax: plt.Axes) -> plt.Axes:
+    """Draw the AUROC on validation by epoch, chance, and the epoch whose weights were kept."""
+    history, best = run.history, run.metrics["best_epoch"]
+    ax.plot(history["epoch"], history["validation_auroc"], color=colour_of(run.name))
+    ax.axhline(0.5, color=MUTED, linewidth=1, linestyle=":")
+    ax.annotate(
+        "chance", (1, 0.5), (0, 4), xycoords=("axes fraction", "data"), ha="right",
+        textcoords="offset points", color=MUTED, fontsize=9,
+    )  # fmt: skip
+    kept = history.loc[history["epoch"] == best, "validation_auroc"]
+    if kept.notna().any():
+        ax.plot(best, kept.item(), "o", color=colour_of(run.name))
+        ax.annotate(
+            "kept", (best, kept.item()), (0, 7), textcoords="offset points", ha="center", fontsize=9
+        )
+    ax.set(xlabel="epoch", ylabel="AUROC", title="Validation")
+    return _whole_epochs(ax)
+
+
+def plot_disagreement(run: Run, ax: plt.Axes) -> plt.Axes:
+    """Draw how often the teacher contradicted the labels on the student's own training views."""
+    history = run.history
+    ax.plot(history["epoch"], 100 * history["teacher_disagreement"], color=colour_of(run.name))
+    ax.set(xlabel="epoch", ylabel="% of training views", title="Teacher ≠ label")
+    ax.set_ylim(bottom=0)
+    return _whole_epochs(ax)
+
+
+def plot_scores(run: Run, ax: plt.Axes, split: str = "test") -> plt.Axes:
+    """Draw P(pain) of every face of a split in three groups: neutral, expressive no-pain, pain."""
+    faces = run.predictions[run.predictions["split"] == split]
+    groups = {
+        "neutral half": faces[faces["side"] == "left"],
+        "expressive, no pain": faces[(faces["side"] == "right") & (faces["label"] == "NoPain")],
+        "pain": faces[faces["label"] == "Pain"],
+    }
+    for place, (name, group) in enumerate(groups.items()):
+        # A fixed spread, so that the picture is the same each time.
+        height = place + 0.32 * ((pd.RangeIndex(len(group)) * 0.618034 % 1) - 0.5)
+        colour = colour_of(run.name) if name == "pain" else COLOURS["none"]
+        ax.plot(group["probability"], height, "o", color=colour, alpha=0.55, markersize=4, mew=0)
+    ax.axvline(0.5, color=MUTED, linewidth=1, linestyle=":")
+    ax.set_yticks(range(len(groups)), [f"{name}\n(n = {len(g)})" for name, g in groups.items()])
+    ax.set(xlim=(-0.02, 1.02), xlabel="P(pain)", title=f"{label_of(run.name)} on the {split} faces")
+    return ax
+
+
+def describe_start(run: Run) -> str:
+    """Return the kind of weights that a run started from, in words."""
+    start = run.params["initialisation"]
+    return _STARTS.get(start["init"], f"the file {start.get('file', start['init'])}")
+
+
+def facts(run: Run) -> pd.DataFrame:
+    """Return what was run, on what and at what cost: two columns of text."""
+    chosen, metrics = run.params["parameters"], run.metrics
+    clip = "" if chosen["clip_norm"] is None else f", gradients clipped at {chosen['clip_norm']:g}"
+    rows = {
+        "start": describe_start(run),
+        "recipe": f"{chosen['optimizer'].capitalize()}, {chosen['learning_rate']:g}, schedule "
+        f"{chosen['schedule']}, batch {chosen['batch_size']}, {chosen['image_size']} px{clip}",
+        "seed": chosen["seed"],
+        "epochs": f"{metrics['epochs']}, kept: epoch {metrics['best_epoch']}",
+        "parameters": f"{metrics['parameters'] / 1e6:.1f} million",
+        "multiply-adds": f"{metrics['macs'] / 1e9:.2f} G an image",
+        "training time": f"{metrics['train_seconds'] / 60:.1f} min, "
+        f"{metrics['images_per_second']:.0f} images/s",
+        "precision": run.params["precision"],
+        "device": run.params["device"],
+        "torch, timm": f"{run.params['versions']['torch']}, {run.params['versions']['timm']}",
+        "code": run.params["git_commit"],
+    }
+    return pd.DataFrame({"": list(rows), label_of(run.name): [str(row) for row in rows.values()]})
+
+
+def _whole_epochs(ax: plt.Axes) -> plt.Axes:
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return ax
