@@ -10,36 +10,51 @@ import shlex
 import sys
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(Path(workflow.basedir)))
 from helpers.errors import StudyError
-from helpers.parameters import check_config
+from helpers.files import ROOT
+from helpers.parameters import NOTEBOOKS, check_config
+from helpers.report import write_page
 
 if not workflow.configfiles:
     raise WorkflowError("Name a config, for example: --configfile config/quick.yaml")
 CONFIG_FILE = Path(workflow.configfiles[-1])
-STUDY = CONFIG_FILE.stem
 try:
-    check_config(config, str(CONFIG_FILE))
+    STUDY = check_config(config, str(CONFIG_FILE))
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 
-RUNS = f"runs/{STUDY}"
-PREPARED = f"data/prepared/{STUDY}"
-CROPS = f"data/crops/{STUDY}"
-TEACHER_RUNS = expand(
-    RUNS + "/teacher/{teacher}/seed{seed}", teacher=config["teachers"], seed=config["seeds"]
-)
+NAME = CONFIG_FILE.stem
+RUNS = f"runs/{NAME}"
+PREPARED = f"data/prepared/{NAME}"
+CROPS = f"data/crops/{NAME}"
+RESULTS = f"results/{NAME}"
+FIGURES = f"figures/{NAME}"
+TEACHER_RUN = RUNS + "/teacher/{teacher}/seed{seed}"
+STUDENT_RUN = RUNS + "/student/{student}-{teacher}/seed{seed}"
+TEACHER_RUNS = expand(TEACHER_RUN, teacher=STUDY["teachers"], seed=STUDY["seeds"])
 STUDENT_RUNS = expand(
-    RUNS + "/student/{student}-{teacher}/seed{seed}",
-    student=config["students"],
-    teacher=[*config["teachers"], "none"],
-    seed=config["seeds"],
+    STUDENT_RUN,
+    student=STUDY["students"],
+    teacher=[*STUDY["teachers"], "none"],
+    seed=STUDY["seeds"],
 )
-HELPERS = sorted(str(path) for path in Path("helpers").glob("*.py"))
+HELPERS = sorted(str(path) for path in (ROOT / "helpers").glob("*.py"))
 PAPERMILL = f"{shlex.quote(sys.executable)} -m papermill --log-output --no-progress-bar"
-CONFIGURED = f"-f {shlex.quote(str(CONFIG_FILE))}"
+RUN_NOTEBOOK = PAPERMILL + " {input.notebook} {log.notebook} -y {params.own}"
+
+
+def arguments(notebook, **own):
+    """Return a notebook's parameters, from the config and `own`, quoted for the shell.
+
+    Folders count from the project's root, so they are spelled out where Snakemake works elsewhere.
+    """
+    values = {name: STUDY[name] for name in NOTEBOOKS[notebook] if name in STUDY} | own
+    if Path.cwd() != ROOT:
+        values |= {key: str(Path(own[key]).absolute()) for key in own if key.endswith("_dir")}
+    return shlex.quote(yaml.safe_dump(values, default_flow_style=True, width=10**6).strip())
 
 
 wildcard_constraints:
@@ -55,112 +70,109 @@ rule all:
 
 rule prepare:
     input:
-        "notebooks/01_prepare_dataset.ipynb",
         HELPERS,
+        notebook=ROOT / "notebooks/01_prepare_dataset.ipynb",
     output:
         f"{PREPARED}/manifest.csv",
     log:
         notebook=f"{PREPARED}/01_prepare_dataset.ipynb",
     params:
-        config={key: config[key] for key in ("raw_dir", "folds_file", "split_ratios", "split_seed")},
-        own=f"-p out_dir {PREPARED}",
+        own=arguments("01_prepare_dataset", out_dir=PREPARED),
     threads: workflow.cores
     shell:
-        "{PAPERMILL} {input[0]} {log.notebook} {CONFIGURED} {params.own}"
+        RUN_NOTEBOOK
 
 
 rule crop:
     input:
-        "notebooks/02_crop_faces.ipynb",
-        rules.prepare.output,
         HELPERS,
+        rules.prepare.output,
+        notebook=ROOT / "notebooks/02_crop_faces.ipynb",
     output:
         f"{CROPS}/manifest.csv",
     log:
         notebook=f"{CROPS}/02_crop_faces.ipynb",
     params:
-        config={key: config[key] for key in ("crop_size", "margin", "min_face_size")},
-        own=f"-p prepared_dir {PREPARED} -p out_dir {CROPS}",
+        own=arguments("02_crop_faces", prepared_dir=PREPARED, out_dir=CROPS),
     threads: workflow.cores
     shell:
-        "{PAPERMILL} {input[0]} {log.notebook} {CONFIGURED} {params.own}"
+        RUN_NOTEBOOK
 
 
-RECIPE = {
-    key: config[key]
-    for key in (
-        *("batch_size", "optimizer", "learning_rate", "weight_decay", "schedule", "lr_step"),
-        *("lr_gamma", "clip_norm", "image_size", "init", "amp", "deterministic"),
-    )
-}
-
-
+# A training fills all cores, so on one machine trainings go one after the other.
 rule train_teacher:
     input:
-        "notebooks/03_train_teacher.ipynb",
-        rules.crop.output,
         HELPERS,
+        rules.crop.output,
+        notebook=ROOT / "notebooks/03_train_teacher.ipynb",
     output:
-        RUNS + "/teacher/{teacher}/seed{seed}/metrics.json",
+        TEACHER_RUN + "/metrics.json",
     log:
-        notebook=RUNS + "/teacher/{teacher}/seed{seed}/03_train_teacher.ipynb",
+        notebook=TEACHER_RUN + "/03_train_teacher.ipynb",
     params:
-        config=RECIPE | {"teacher_epochs": config["teacher_epochs"]},
-        own=f"-p crops_dir {CROPS} -p out_dir {RUNS}/teacher/{{teacher}}/seed{{seed}}",
+        own=lambda wildcards: arguments(
+            "03_train_teacher",
+            crops_dir=CROPS,
+            out_dir=TEACHER_RUN.format(**wildcards),
+            teacher=wildcards.teacher,
+            seed=int(wildcards.seed),
+        ),
     threads: workflow.cores
     shell:
-        "{PAPERMILL} {input[0]} {log.notebook} {CONFIGURED} {params.own}"
-        " -p teacher {wildcards.teacher} -p seed {wildcards.seed}"
+        RUN_NOTEBOOK
 
 
 def teacher_of(wildcards):
-    if wildcards.teacher == "none":
-        return []
-    return f"{RUNS}/teacher/{wildcards.teacher}/seed{wildcards.seed}/metrics.json"
+    return [] if wildcards.teacher == "none" else TEACHER_RUN.format(**wildcards) + "/metrics.json"
 
 
 rule distil_student:
     input:
-        "notebooks/04_distil_student.ipynb",
+        HELPERS,
         rules.crop.output,
         teacher_of,
-        HELPERS,
+        notebook=ROOT / "notebooks/04_distill_student.ipynb",
     output:
-        RUNS + "/student/{student}-{teacher}/seed{seed}/metrics.json",
+        STUDENT_RUN + "/metrics.json",
     log:
-        notebook=RUNS + "/student/{student}-{teacher}/seed{seed}/04_distil_student.ipynb",
+        notebook=STUDENT_RUN + "/04_distill_student.ipynb",
     params:
-        config=RECIPE
-        | {key: config[key] for key in ("student_epochs", "distillation", "teacher_labels")},
-        own=f"-p crops_dir {CROPS} -p teacher_dir {RUNS}/teacher/{{teacher}}/seed{{seed}}"
-        f" -p out_dir {RUNS}/student/{{student}}-{{teacher}}/seed{{seed}}",
+        own=lambda wildcards: arguments(
+            "04_distill_student",
+            crops_dir=CROPS,
+            out_dir=STUDENT_RUN.format(**wildcards),
+            teacher_dir=TEACHER_RUN.format(**wildcards),
+            teacher=wildcards.teacher,
+            student=wildcards.student,
+            seed=int(wildcards.seed),
+        ),
     threads: workflow.cores
     shell:
-        "{PAPERMILL} {input[0]} {log.notebook} {CONFIGURED} {params.own}"
-        " -p teacher {wildcards.teacher} -p student {wildcards.student} -p seed {wildcards.seed}"
+        RUN_NOTEBOOK
 
 
 rule compare:
     input:
-        "notebooks/05_compare_teachers.ipynb",
-        expand("{run}/metrics.json", run=TEACHER_RUNS + STUDENT_RUNS),
         HELPERS,
+        expand("{run}/metrics.json", run=TEACHER_RUNS + STUDENT_RUNS),
+        notebook=ROOT / "notebooks/05_compare_teachers.ipynb",
     output:
-        f"results/{STUDY}/headline.csv",
+        f"{RESULTS}/metrics.csv",
     log:
         notebook=f"{RUNS}/05_compare_teachers.ipynb",
     params:
-        config={
-            key: config[key] for key in ("external_dir", "bootstrap_samples", "bootstrap_seed")
-        },
-        own=f"-p runs_dir {RUNS} -p figures_dir figures/{STUDY} -p results_dir results/{STUDY}",
+        own=arguments(
+            "05_compare_teachers", runs_dir=RUNS, figures_dir=FIGURES, results_dir=RESULTS
+        ),
     threads: workflow.cores
     shell:
-        "{PAPERMILL} {input[0]} {log.notebook} {CONFIGURED} {params.own}"
+        RUN_NOTEBOOK
 
 
+# The notebooks are logs of the rules before, which Snakemake does not take as inputs.
 rule report:
     input:
+        ROOT / "helpers/report.css",
         rules.prepare.output,
         rules.crop.output,
         rules.compare.output,
@@ -168,13 +180,11 @@ rule report:
         f"{RUNS}/report.html",
     params:
         chapters=[
-            [rules.prepare.log.notebook],
-            [rules.crop.log.notebook],
+            [f"{PREPARED}/01_prepare_dataset.ipynb"],
+            [f"{CROPS}/02_crop_faces.ipynb"],
             [f"{run}/03_train_teacher.ipynb" for run in TEACHER_RUNS],
-            [f"{run}/04_distil_student.ipynb" for run in STUDENT_RUNS],
-            [rules.compare.log.notebook],
+            [f"{run}/04_distill_student.ipynb" for run in STUDENT_RUNS],
+            [f"{RUNS}/05_compare_teachers.ipynb"],
         ],
     run:
-        from helpers.report import write_page
-
-        write_page(params.chapters, output[0])
+        write_page([[Path(n).absolute() for n in notebooks] for notebooks in params.chapters], Path(output[0]).absolute())

@@ -1,16 +1,10 @@
-"""How one run went: its learning curves and its facts, for notebooks 03 and 04."""
+"""How one run went, as figures: its learning curves and its scores, for notebooks 03 and 04."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from helpers.figures import COLOURS, INK, MUTED, colour_of, label_of
 from helpers.runs import Run
-
-_STARTS = {
-    "imagenet": "ImageNet-1k weights",
-    "faces": "weights that regressed facial actions",
-    "scratch": "random weights (from scratch)",
-}
 
 
 def plot_losses(run: Run, ax: plt.Axes) -> plt.Axes:
@@ -75,34 +69,6 @@ def plot_scores(run: Run, ax: plt.Axes, split: str = "test") -> plt.Axes:
     ax.set_yticks(range(len(groups)), [f"{name}\n(n = {len(g)})" for name, g in groups.items()])
     ax.set(xlim=(-0.02, 1.02), xlabel="P(pain)", title=f"{label_of(run.name)} on the {split} faces")
     return ax
-
-
-def describe_start(run: Run) -> str:
-    """Return the kind of weights that a run started from, in words."""
-    start = run.params["initialisation"]
-    return _STARTS.get(start["init"], f"the file {start.get('file', start['init'])}")
-
-
-def facts(run: Run) -> pd.DataFrame:
-    """Return what was run, on what and at what cost: two columns of text."""
-    chosen, metrics = run.params["parameters"], run.metrics
-    clip = "" if chosen["clip_norm"] is None else f", gradients clipped at {chosen['clip_norm']:g}"
-    rows = {
-        "start": describe_start(run),
-        "recipe": f"{chosen['optimizer'].capitalize()}, {chosen['learning_rate']:g}, schedule "
-        f"{chosen['schedule']}, batch {chosen['batch_size']}, {chosen['image_size']} px{clip}",
-        "seed": chosen["seed"],
-        "epochs": f"{metrics['epochs']}, kept: epoch {metrics['best_epoch']}",
-        "parameters": f"{metrics['parameters'] / 1e6:.1f} million",
-        "multiply-adds": f"{metrics['macs'] / 1e9:.2f} G an image",
-        "training time": f"{metrics['train_seconds'] / 60:.1f} min, "
-        f"{metrics['images_per_second']:.0f} images/s",
-        "precision": run.params["precision"],
-        "device": run.params["device"],
-        "torch, timm": f"{run.params['versions']['torch']}, {run.params['versions']['timm']}",
-        "code": run.params["git_commit"],
-    }
-    return pd.DataFrame({"": list(rows), label_of(run.name): [str(row) for row in rows.values()]})
 
 
 def _whole_epochs(ax: plt.Axes) -> plt.Axes:

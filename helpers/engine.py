@@ -68,9 +68,7 @@ class Trainer:
         self.steps = max(1, len(self.train_rows) // self.recipe.batch_size)
         self.optimizer = make_optimizer(self.model, self.recipe)
         self.schedule = make_schedule(self.optimizer, self.recipe, self.steps * self.epochs)
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=self.dtype == torch.float16
-        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.history: list[dict] = []
         self.best_epoch, self._best = 0, (-1.0, -float("inf"))
 

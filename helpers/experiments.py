@@ -112,7 +112,7 @@ def distil_student(parameters: SimpleNamespace, run_dir: str | Path) -> Run:
 
 
 def read_teacher(parameters: SimpleNamespace) -> Run:
-    """Read the teacher that `teacher_dir` holds; raise `StudyError` where it is another's folder."""
+    """Read the run in `teacher_dir`; raise `StudyError` where it is not that teacher's."""
     run = read_run(parameters.teacher_dir)
     folder = short_path(run.folder)
     if (run.stage, run.name) != ("teacher", parameters.teacher):
@@ -171,7 +171,7 @@ class FoldTeachers:
 def out_of_fold_teacher(
     parameters: SimpleNamespace, teacher_run: Run, faces: FaceStore
 ) -> FoldTeachers:
-    """Train `FOLDS` teachers by the teacher's own recipe, each without one fold of the training set.
+    """Train `FOLDS` teachers by the teacher's recipe, each without one fold of the training set.
 
     A teacher that has fitted its training set hands back the labels; here every training face is
     labelled by a teacher that never saw the person. They lie beside the teacher, in `fold<k>/`.
@@ -256,9 +256,7 @@ def _run(
     return write_run(folder, params, history, predictions, metrics)
 
 
-def tabulate_predictions(
-    faces: FaceStore, logits: torch.Tensor, distilled: bool
-) -> pd.DataFrame:
+def tabulate_predictions(faces: FaceStore, logits: torch.Tensor, distilled: bool) -> pd.DataFrame:
     """Return P(pain) of every face by the decision and by each trained head.
 
     `logits` is (N, heads). A teacher's one head is the decision itself; the distillation head of

@@ -18,8 +18,8 @@ from helpers.runs import Run
 def predict_runs(runs: Iterable[Run], crops_dir: str | Path, device: str = "auto") -> pd.DataFrame:
     """Return every run's predictions on all faces of `crops_dir`.
 
-    One row a face and run: the columns of `predictions.csv`, and before them `stage`, `name` and
-    `seed` of the run. Raises `StudyError` for a run without its weights, or crops that cannot be
+    One row a face and run: `arm` (the run's name) and `seed`, then the columns of
+    `predictions.csv`. Raises `StudyError` for a run without its weights, or crops that cannot be
     read.
     """
     parts = []
@@ -38,7 +38,7 @@ def predict_runs(runs: Iterable[Run], crops_dir: str | Path, device: str = "auto
         logits = predict(model, faces.images, chosen["image_size"], dtype)
         distilled = chosen.get("distillation", "none") != "none"
         table = tabulate_predictions(faces, logits, distilled)
-        for place, key in enumerate(("stage", "name", "seed")):
-            table.insert(place, key, getattr(run, key))
+        table.insert(0, "arm", run.name)
+        table.insert(1, "seed", run.seed)
         parts.append(table)
     return pd.concat(parts, ignore_index=True)

@@ -72,7 +72,9 @@ def load_faces(crops_dir: str | Path, image_size: int) -> FaceStore:
             with Image.open(folder / path) as image:
                 image = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
         except OSError as error:
-            raise StudyError(f"The crop {short_path(folder / path)} cannot be read: {error}.")
+            raise StudyError(
+                f"The crop {short_path(folder / path)} cannot be read: {error}."
+            ) from error
         images[row] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     labels = torch.tensor((table["label"] == "Pain").to_numpy(np.float32))
     return FaceStore(table, images, labels, sha256(folder / "manifest.csv"))

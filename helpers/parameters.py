@@ -123,7 +123,9 @@ def check(name: str, value: object, notebook: str | None = None) -> object:
             hint = " (a list goes in by papermill's -f or -y, not by -p)"
         elif isinstance(value, str) and rule.type is float:
             hint = " (in YAML, write 1.0e-5 for 1e-5)"
-        raise StudyError(f"The parameter {name} must be a {rule.type.__name__}, not {value!r}{hint}.")
+        raise StudyError(
+            f"The parameter {name} must be a {rule.type.__name__}, not {value!r}{hint}."
+        )
     choices = rule.choices
     if name == "teacher" and notebook == "04_distill_student":
         choices = (*choices, "none")

@@ -90,7 +90,7 @@ def identity_of(params: dict) -> dict:
 def write_run(
     folder: Path, params: dict, history: pd.DataFrame, predictions: pd.DataFrame, metrics: dict
 ) -> Run:
-    """Write everything but the weights, `metrics.json` last: its presence says that all is there."""
+    """Write all but the weights, `metrics.json` last: where it is, the rest is."""
     write_json(folder / "params.json", params)
     write_csv(folder / "history.csv", history)
     write_csv(folder / "predictions.csv", predictions)

@@ -1,0 +1,79 @@
+"""Files are whole or absent; paths count from the project's root."""
+
+import hashlib
+
+import pandas as pd
+import pytest
+
+from helpers.errors import StudyError
+from helpers.files import (
+    ROOT,
+    existing_folder,
+    project_path,
+    read_csv,
+    replacing,
+    sha256,
+    short_path,
+    write_csv,
+    write_json,
+    write_text,
+)
+
+
+def test_a_relative_path_counts_from_the_root_wherever_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert project_path("data/x") == ROOT / "data/x"
+    assert project_path(tmp_path) == tmp_path
+    assert short_path("data/x") == "data/x"
+    assert short_path(tmp_path) == str(tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "table.csv"
+    write_text(path, "old")
+
+    def fail_half_way():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_appears_whole_and_keeps_its_suffix(tmp_path):
+    path = tmp_path / "deep" / "picture.png"
+    with replacing(path) as temporary:
+        assert temporary.suffix == ".png"
+        assert temporary.parent == path.parent
+        temporary.write_bytes(b"12")
+        assert not path.exists()
+    assert path.read_bytes() == b"12"
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_an_id_is_text_and_not_a_number(tmp_path):
+    table = pd.DataFrame({"image_id": ["1000000001_left"], "identity": ["1000000001"], "n": [3]})
+    write_csv(tmp_path / "t.csv", table)
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "t.csv"), table)
+
+
+def test_json_keeps_letters_beyond_ascii(tmp_path):
+    write_json(tmp_path / "p.json", {"name": "Müller"})
+    assert "Müller" in (tmp_path / "p.json").read_text(encoding="utf-8")
+
+
+def test_a_hash_is_that_of_the_bytes(tmp_path):
+    write_text(tmp_path / "t", "abc")
+    assert sha256(tmp_path / "t") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_a_folder_that_is_missing_or_empty_is_one_sentence(tmp_path):
+    with pytest.raises(StudyError, match=r"^The folder no/x \(pairs\) does not exist\.$"):
+        existing_folder("no/x", "pairs")
+    with pytest.raises(StudyError, match=r"\(pairs\) is empty\.$"):
+        existing_folder(tmp_path, "pairs")
+    with pytest.raises(StudyError, match=r"t\.csv does not exist\.$"):
+        read_csv(tmp_path / "t.csv")
