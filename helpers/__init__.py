@@ -1,6 +1,10 @@
 """Helpers of the study: one idea a file, called by the notebooks.
 
-Data: `naming`, `splits`, `prepare`, `crops`. Training: `faces`, `augment`, `models`, `losses`,
-`engine`, `experiments`, `runs`. Evaluation: `metrics`, `compare`, `external`. Write-up: `figures`,
-`prose`, `report`. Shared by all: `errors`, `files`, `parameters`.
+Shared by all: `errors`, `files`, `parameters`, `devices`, `work`.
+Data: `naming`, `seams`, `pictures`, `splits`, `prepare` (01); `align`, `crops` (02).
+Training: `faces`, `augment`, `models`, `losses`, `engine`, `runs`, `experiments` (03, 04).
+Evaluation: `metrics`, `bootstrap`, `compare`, `tables`, `external` (05).
+What a reader sees: `figures`, `prose`; `pair_views` (01), `crop_views` (02), `training_views`,
+`curves`, `one_run` (03, 04), `plots`, `matrices`, `samples`, `views`, `readings`, `writeup` (05),
+`report` (the page).
 """

@@ -4,8 +4,6 @@ All randomness of an epoch is drawn from (seed, epoch): the order of the faces, 
 torch's own generators. So a run that was killed and resumed gives what the undisturbed one gives.
 """
 
-import contextlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from helpers.augment import augment, draw_views, plain_view
+from helpers.devices import autocast, precision
 from helpers.errors import StudyError
 from helpers.faces import FaceStore
 from helpers.files import replacing
@@ -256,44 +255,6 @@ def auroc(labels: torch.Tensor, scores: torch.Tensor) -> float:
     if len(labels.unique()) < 2:
         return float("nan")
     return float(roc_auc_score(labels.numpy(), scores.numpy()))
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` names; raise `StudyError` without a GPU."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise StudyError("The parameter device is cuda, and torch finds no CUDA device here.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
-
-
-def precision(device: torch.device, amp: bool) -> torch.dtype:
-    """Return the type of autocast: bfloat16 where the hardware has it, float16 on an older GPU.
-
-    Without `amp`, and on a CPU that would emulate bfloat16 slowly, it is float32.
-    """
-    if not amp:
-        return torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
-    """Return autocast to `dtype`, or nothing for float32."""
-    if dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype)
-
-
-def set_determinism(seed: int, deterministic: bool) -> None:
-    """Seed torch, and let it use deterministic algorithms alone if `deterministic`."""
-    if deterministic:
-        # cuBLAS reads it when it starts; without it torch refuses some operations on a GPU.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.benchmark = not deterministic
 
 
 def contiguous_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -10,15 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from helpers.engine import (
-    Trainer,
-    auroc,
-    autocast,
-    pick_device,
-    precision,
-    predict,
-    set_determinism,
-)
+from helpers.devices import autocast, pick_device, precision, set_determinism
+from helpers.engine import Trainer, auroc, predict
 from helpers.errors import StudyError
 from helpers.faces import FaceStore, load_faces
 from helpers.files import project_path, sha256, short_path

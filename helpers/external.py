@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 from safetensors.torch import load_file
 
-from helpers.engine import pick_device, precision, predict
+from helpers.devices import pick_device, precision
+from helpers.engine import predict
 from helpers.errors import StudyError
 from helpers.experiments import tabulate_predictions
 from helpers.faces import load_faces

@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(taught, tmp
 
 
 def test_a_run_that_was_broken_off_ends_as_the_undisturbed_one(taught, tmp_path, monkeypatch):
-    taught.student_epochs = 3
+    taught.student_epochs, taught.schedule = 3, "one_cycle"
     whole = distil_student(taught, tmp_path / "whole")
     train_epoch = engine.Trainer._train_epoch
 
@@ -134,20 +134,26 @@ def test_without_a_teacher_none_is_read_or_asked(student_parameters, tmp_path, m
     assert (run.predictions["probability"] == run.predictions["probability_class"]).all()
 
 
+@pytest.mark.parametrize("says", [1.0, -1.0])
 def test_the_distillation_token_follows_the_teacher_and_the_class_token_the_labels(
-    taught, tmp_path, monkeypatch
+    taught, tmp_path, monkeypatch, says
 ):
-    """A teacher that always says pain: only the distillation head may come to say so."""
+    """A teacher that says the same of every face: only the distillation head may come to say so."""
     monkeypatch.setattr(
-        experiments.FrozenTeacher, "__call__", lambda self, images, rows: torch.ones(len(rows))
+        experiments.FrozenTeacher,
+        "__call__",
+        lambda self, images, rows: torch.full((len(rows),), says),
     )
     taught.student_epochs, taught.lr_step = 4, 10
     run = distil_student(taught, tmp_path)
-    assert (run.predictions["probability_distillation"] > 0.5).all()
-    neutral = run.predictions[run.predictions["side"] == "left"]
-    assert (neutral["probability_class"] < 0.5).mean() > 0.9
-    # a quarter of the training views is Pain, so the teacher is wrong on about three quarters
-    assert run.history["teacher_disagreement"].mean() == pytest.approx(0.75, abs=0.05)
+    faces = run.predictions.groupby("label").mean(numeric_only=True)
+    told = 1.0 if says > 0 else 0.0
+    assert (run.predictions["probability_distillation"] - told).abs().max() < 0.2
+    assert faces.loc["NoPain", "probability_class"] < 0.2
+    assert faces.loc["Pain", "probability_class"] > 0.8
+    # a quarter of the training views is Pain
+    wrong = 0.75 if says > 0 else 0.25
+    assert run.history["teacher_disagreement"].mean() == pytest.approx(wrong, abs=0.05)
 
 
 def test_the_logged_loss_is_the_sum_of_its_two_parts(taught, tmp_path):
@@ -303,7 +309,7 @@ def test_crops_without_a_validation_split_are_one_sentence(teacher_parameters, t
 
 def test_a_loss_that_is_no_number_stops_the_run(teacher_parameters, tmp_path):
     teacher_parameters.learning_rate, teacher_parameters.clip_norm = 1e30, None
-    with pytest.raises(StudyError, match="training loss is .* in epoch"):
+    with pytest.raises(StudyError, match=r"training loss is .* in epoch"):
         train_teacher(teacher_parameters, tmp_path)
 
 

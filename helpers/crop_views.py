@@ -1,0 +1,173 @@
+"""What notebook 02 shows: detections, their rate, the alignment, crops of every cell."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.patches import Rectangle
+
+from helpers import figures
+from helpers.align import Face, crop_face
+from helpers.crops import read_detections
+from helpers.files import project_path, short_path
+from helpers.naming import AGES, ETHNICITIES, GENDERS
+from helpers.pair_views import LABEL_COLOURS
+from helpers.prose import number, percent, plural
+
+
+def detection_rates(crops: pd.DataFrame) -> plt.Figure:
+    """Show the share of faces that MTCNN found, in all and in each group."""
+    groups = [("all faces", crops)]
+    for key, names in (
+        ("side", {"left": "neutral halves", "right": "expressive halves"}),
+        ("label", {"Pain": "Pain", "NoPain": "NoPain"}),
+        *((k, {n: n for n in v}) for k, v in
+          (("gender", GENDERS), ("age", AGES), ("ethnicity", ETHNICITIES))),
+    ):  # fmt: skip
+        groups += [(name, crops[crops[key] == value]) for value, name in names.items()]
+    groups = [(name, rows) for name, rows in groups if len(rows)]
+    fig, ax = plt.subplots(figsize=(7.2, 0.3 * len(groups) + 0.7))
+    for y, (_, rows) in enumerate(groups):
+        ax.barh(y, 1, color=figures.FAINT, height=0.7)
+        ax.barh(y, rows["detected"].mean(), color=figures.COLOURS["resnet50"], height=0.7)
+        text = f"{rows['detected'].sum():,} of {len(rows):,}"
+        ax.text(1.015, y, text, va="center", fontsize=10)
+    ax.set_yticks(range(len(groups)), [name for name, _ in groups])
+    ax.set(xlim=(0, 1.24), ylim=(len(groups) - 0.4, -0.6), xticks=[0, 0.5, 1])
+    ax.set_xticklabels(["0 %", "50 %", "100 %"])
+    ax.set_xlabel("share of the faces that MTCNN found")
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    return fig
+
+
+def read_rates(crops: pd.DataFrame) -> str:
+    """Return the detection rate as a sentence."""
+    found, total = int(crops["detected"].sum()), len(crops)
+    text = f"MTCNN found {found:,} of {plural(total, 'face')} ({percent(found / total, 1)})"
+    if not found:
+        return text + "."
+    least = crops["probability"].min()
+    return f"{text}; the least sure of them has a probability of {number(least, 3)}."
+
+
+def measures(out_dir: str | Path, crops: pd.DataFrame, prepared: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a detected face: label, side, probability, box_height, tilt.
+
+    `box_height` is a share of the prepared picture's height; `tilt` is in degrees, before
+    alignment.
+    """
+    detections = read_detections(out_dir).set_index("image_id")
+    table = crops[crops["detected"]].set_index("image_id")[["label", "side", "probability"]]
+    faces = detections["face"].reindex(table.index)
+    heights = prepared.set_index("image_id")["height"].reindex(table.index)
+    box = np.array([face.box[3] - face.box[1] for face in faces])
+    return table.assign(box_height=box / heights, tilt=detections["tilt"].reindex(table.index))
+
+
+def distributions(table: pd.DataFrame) -> plt.Figure:
+    """Show how sure MTCNN was, how large the faces are and how far they lean (see `measures`)."""
+    fig, axes = plt.subplots(1, 3, figsize=(9.6, 2.9))
+    columns = {
+        "probability": "MTCNN's probability",
+        "box_height": "face box, share of picture height",
+        "tilt": "tilt of the eye line, degrees",
+    }
+    for ax, (column, title) in zip(axes, columns.items(), strict=True):
+        parts = [table.loc[table["label"] == name, column] for name in LABEL_COLOURS]
+        edges = np.histogram_bin_edges(table[column], bins=24)
+        ax.hist(parts, edges, stacked=True, color=list(LABEL_COLOURS.values()),
+                label=list(LABEL_COLOURS))  # fmt: skip
+        ax.set_xlabel(title)
+        ax.locator_params(axis="x", nbins=5)
+    axes[0].set_ylabel("faces")
+    axes[0].legend(loc="upper left")
+    return fig
+
+
+def read_measures(table: pd.DataFrame) -> str:
+    """Return the spread of box sizes and tilts, and how the labels differ in them."""
+    right = table[table["side"] == "right"]
+    size = right.groupby("label")["box_height"].median()
+    tilt = table["tilt"].abs()
+    text = (
+        f"Half of the boxes are between {percent(table['box_height'].quantile(0.25))} and "
+        f"{percent(table['box_height'].quantile(0.75))} of the picture's height; half of the faces "
+        f"lean by less than {number(tilt.median(), 1)}°, the most by {number(tilt.max(), 1)}°."
+    )
+    if set(size.index) == set(LABEL_COLOURS):
+        text += (
+            f" Among the expressive halves the median box is {percent(size['Pain'], 1)} of the "
+            f"height for Pain and {percent(size['NoPain'], 1)} for NoPain; the crop brings the "
+            "boxes to one size."
+        )
+    return text
+
+
+def alignment(
+    prepared_dir: str | Path, out_dir: str | Path, prepared: pd.DataFrame,
+    crop_size: int, margin: float, shown: int = 3,
+) -> plt.Figure:  # fmt: skip
+    """Show the most tilted faces: as detected, cropped without and with alignment."""
+    table = read_detections(out_dir).dropna(subset=["tilt"])
+    table = table.loc[table["tilt"].abs().sort_values(ascending=False).index].head(shown)
+    if table.empty:
+        return figures.image_grid([])
+    paths = prepared.set_index("image_id")["path"]
+    fig, axes = plt.subplots(3, len(table), figsize=(2.5 * len(table), 7.6), squeeze=False)
+    for column, row in zip(axes.T, table.itertuples(), strict=True):
+        pixels = figures.as_pixels(project_path(prepared_dir) / paths[row.image_id])
+        _draw_face(column[0], pixels, row.face)
+        column[0].set_title(f"tilt {number(row.tilt, 1)}°", fontsize=10, fontweight="normal")
+        for ax, level in zip(column[1:], (False, True), strict=True):
+            crop, points = crop_face(pixels, row.face, crop_size, margin, level=level)
+            ax.imshow(crop)
+            ax.axhline(points[:2, 1].mean(), color="white", linewidth=0.8, linestyle="--")
+            ax.plot(*points[:2].T, color=figures.COLOURS["swin"], marker="o", markersize=4)
+    for ax, name in zip(axes[:, 0], ("detected", "cropped", "aligned"), strict=True):
+        ax.set_ylabel(name)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    return fig
+
+
+def failures(prepared_dir: str | Path, crops: pd.DataFrame, shown: int = 24) -> plt.Figure | None:
+    """Show prepared pictures in which no face was found, None where there is none."""
+    missed = crops[~crops["detected"]].head(shown)
+    if missed.empty:
+        return None
+    folder = project_path(prepared_dir)
+    return figures.image_grid([folder / path for path in missed["path"]], list(missed["image_id"]))
+
+
+def read_failures(crops: pd.DataFrame) -> str:
+    """Return how many faces were not found and what became of them."""
+    missed = crops[~crops["detected"]]
+    if missed.empty:
+        return "There are none: a face was found in every picture."
+    pain = int((missed["label"] == "Pain").sum())
+    return (
+        f"In {plural(len(missed), 'picture')} ({pain} of them Pain) no face was found; there the "
+        "crop is the central square, and `detected` is False in the manifest."
+    )
+
+
+def _draw_face(ax: plt.Axes, pixels: np.ndarray, face: Face) -> None:
+    x1, y1, x2, y2 = face.box
+    ax.imshow(pixels)
+    colour = figures.COLOURS["swin"]
+    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour, linewidth=1.4))
+    ax.scatter(*face.landmarks.T, s=9, color=colour)
+
+
+def close(crops: pd.DataFrame, out_dir: str | Path) -> str:
+    """Return what notebook 02 did, in a sentence or two, and what comes next."""
+    missed = int((~crops["detected"]).sum())
+    found = "in every one a face was found" if not missed else f"in {missed} no face was found"
+    size = crops["width"].iloc[0]
+    return (
+        f"`{short_path(out_dir)}` holds {plural(len(crops), 'crop')} of {size} × {size} pixels; "
+        f"{found}. The splits are those of chapter 1. Chapter 3 trains a teacher on them."
+    )
