@@ -23,7 +23,8 @@ lab: .venv
 
 # Execute the committed notebooks where they lie; finished runs are shown, not repeated.
 notebooks: .venv
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 .venv: .venv/.installed
 

@@ -16,7 +16,7 @@ from snakemake.exceptions import WorkflowError
 from helpers.errors import StudyError
 from helpers.files import ROOT
 from helpers.parameters import NOTEBOOKS, check_config
-from helpers.report import write_page
+from helpers.report import collect_figures, write_page
 
 if not workflow.configfiles:
     raise WorkflowError("Name a config, for example: --configfile config/quick.yaml")
@@ -42,7 +42,7 @@ STUDENT_RUNS = expand(
     seed=STUDY["seeds"],
 )
 HELPERS = sorted(str(path) for path in (ROOT / "helpers").glob("*.py"))
-PAPERMILL = f"{shlex.quote(sys.executable)} -m papermill --log-output --no-progress-bar"
+PAPERMILL = f"{shlex.quote(sys.executable)} -m papermill --log-output --log-level WARNING --no-progress-bar"
 RUN_NOTEBOOK = PAPERMILL + " {input.notebook} {log.notebook} -y {params.own}"
 
 
@@ -186,5 +186,9 @@ rule report:
             [f"{run}/04_distill_student.ipynb" for run in STUDENT_RUNS],
             [f"{RUNS}/05_compare_teachers.ipynb"],
         ],
+        figures=[f"{folder}/figures" for folder in (PREPARED, CROPS, *TEACHER_RUNS, *STUDENT_RUNS)],
     run:
-        write_page([[Path(n).absolute() for n in notebooks] for notebooks in params.chapters], Path(output[0]).absolute())
+        here = Path.cwd()
+        collect_figures([here / folder for folder in params.figures], here / FIGURES)
+        chapters = [[here / path for path in paths] for paths in params.chapters]
+        write_page(chapters, here / output[0])

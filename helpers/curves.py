@@ -18,7 +18,7 @@ def plot_losses(run: Run, ax: plt.Axes) -> plt.Axes:
         ]
     lines.append(("validation_loss", "validation (labels)", INK, "-"))
     for column, name, shade, style in lines:
-        ax.plot(history["epoch"], history[column], style, color=shade, label=name)
+        ax.plot(history["epoch"], history[column], style, marker=".", color=shade, label=name)
     ax.set(xlabel="epoch", ylabel="binary cross-entropy", title="Loss")
     ax.legend()
     return _whole_epochs(ax)
@@ -27,7 +27,7 @@ def plot_losses(run: Run, ax: plt.Axes) -> plt.Axes:
 def plot_validation(run: Run, ax: plt.Axes) -> plt.Axes:
     """Draw the AUROC on validation by epoch, chance, and the epoch whose weights were kept."""
     history, best = run.history, run.metrics["best_epoch"]
-    ax.plot(history["epoch"], history["validation_auroc"], color=colour_of(run.name))
+    ax.plot(history["epoch"], history["validation_auroc"], marker=".", color=colour_of(run.name))
     ax.axhline(0.5, color=MUTED, linewidth=1, linestyle=":")
     ax.annotate(
         "chance", (1, 0.5), (0, 4), xycoords=("axes fraction", "data"), ha="right",

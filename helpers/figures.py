@@ -40,6 +40,7 @@ LABELS = {
 INK = "#1F1F1F"
 MUTED = "#5F5F5F"
 FAINT = "#D9D9D9"
+_PHOTOGRAPH_DPI = 100
 
 _STYLE = {
     "figure.dpi": 110,
@@ -112,15 +113,19 @@ def label_of(name: str) -> str:
 def save_fig(fig: plt.Figure, folder: str | Path, name: str) -> Path:
     """Write `fig` as `name`.png and `name`.svg into `folder`, and return the PNG's path.
 
-    A relative folder counts from the project's root. The same figure gives the same bytes: no
-    date, no library version, fixed identifiers in the SVG.
+    A figure that shows photographs is a PNG alone: pixels gain nothing in a vector file. A
+    relative folder counts from the project's root. The same figure gives the same bytes: no date,
+    no library version, fixed identifiers in the SVG.
     """
     folder = project_path(folder)
+    photographs = any(image.get_array().ndim == 3 for ax in fig.axes for image in ax.images)
     with mpl.rc_context({"svg.hashsalt": "study"}):
-        with replacing(folder / f"{name}.svg") as temporary:
-            fig.savefig(temporary, metadata={"Date": None, "Creator": None})
+        if not photographs:
+            with replacing(folder / f"{name}.svg") as temporary:
+                fig.savefig(temporary, metadata={"Date": None, "Creator": None})
         with replacing(folder / f"{name}.png") as temporary:
-            fig.savefig(temporary, metadata={"Software": None})
+            dpi = _PHOTOGRAPH_DPI if photographs else mpl.rcParams["savefig.dpi"]
+            fig.savefig(temporary, metadata={"Software": None}, dpi=dpi)
     return folder / f"{name}.png"
 
 

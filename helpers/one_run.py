@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from helpers.bootstrap import Estimate
 from helpers.compare import HEADS, Panel, make_panel
 from helpers.figures import LABELS, label_of, teacher_of
 from helpers.metrics import CONTRASTS
@@ -42,7 +43,8 @@ def facts(run: Run) -> str:
         "torch, timm": f"{run.params['versions']['torch']}, {run.params['versions']['timm']}",
         "code": run.params["git_commit"],
     }
-    return markdown_table(pd.DataFrame({label_of(run.name): list(rows), " ": list(rows.values())}))
+    table = pd.DataFrame({label_of(run.name): list(rows), " ": list(rows.values())})
+    return markdown_table(table).replace("---:|", ":---|")
 
 
 def score_table(run: Run, split: str = "test") -> str:
@@ -69,10 +71,10 @@ def verdict(run: Run, split: str = "test") -> str:
     accuracy = panel.estimates(run.name, "all")["accuracy"]
     never = 1 - panel.positive.mean()
     return (
-        f"**{label_of(run.name)} is {CHANCE[chance(area)]}** on the {split} faces: AUROC "
-        f"{with_interval(area)}. Against other expressions alone it is {CHANCE[chance(hard)]}: "
-        f"{with_interval(hard)}. Its accuracy is {with_interval(accuracy)}, where always saying "
-        f"no-pain would give {number(never)}: accuracy alone says little here."
+        f"**On the {split} faces {label_of(run.name)} {_is(area)}**: AUROC {with_interval(area)}. "
+        f"Against other expressions alone it {_is(hard)}: {with_interval(hard)}. Its accuracy is "
+        f"{with_interval(accuracy)}, where always saying no-pain would give {number(never)}: "
+        "accuracy alone says little here."
     )
 
 
@@ -108,8 +110,8 @@ def close_teacher(run: Run) -> str:
         "taught by labels that may be little better than a coin.",
     }.get(state, "There are too few faces to say whether it has anything to hand on.")
     return (
-        f"{label_of(run.name)} ({describe_start(run)}) is {CHANCE[state]} on people that it has "
-        f"not seen. {hands_on} Chapter 4 lets it teach."
+        f"{label_of(run.name)}, trained from {describe_start(run)}, {_is(_area(run))} on people "
+        f"that it has not seen. {hands_on} Chapter 4 lets it teach."
     )
 
 
@@ -118,13 +120,20 @@ def close_student(run: Run) -> str:
     teacher = teacher_of(run.name)
     by = "without a teacher" if teacher == "none" else f"taught by {LABELS[teacher]}"
     return (
-        f"The student {by} is {CHANCE[chance(_area(run))]} on people that it has not seen. One "
-        "run by itself says nothing of what the teacher was worth: chapter 5 sets the arms side "
-        "by side, on the same faces."
+        f"The student {by} {_is(_area(run))} on people that it has not seen. One run "
+        "by itself says nothing of what the teacher was worth: chapter 5 sets the arms side by "
+        "side, on the same faces."
     )
 
 
-def _area(run: Run):
+def _is(estimate: Estimate) -> str:
+    state = chance(estimate)
+    if state in ("unknown", "undefined"):
+        return "has too few test faces for a verdict"
+    return f"is {CHANCE[state]}"
+
+
+def _area(run: Run) -> Estimate:
     panel: Panel = make_panel([run], SAMPLES, SAMPLES_SEED)
     return panel.estimates(run.name, "all")["auroc"]
 

@@ -1,17 +1,18 @@
 """The rendered notebooks as one page that needs no network."""
 
 import html
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 from jinja2 import DictLoader
 from nbconvert import HTMLExporter
-from nbconvert.preprocessors import TagRemovePreprocessor
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
 from pygments.formatters import HtmlFormatter
 
 from helpers.errors import StudyError
-from helpers.files import project_path, short_path, write_text
+from helpers.files import project_path, replacing, short_path, write_text
 
 _CELLS = """
 {%- extends 'basic/index.html.j2' -%}
@@ -47,6 +48,8 @@ def write_page(chapters: Sequence[Sequence[str | Path]], page: str | Path) -> Pa
     exporter.register_preprocessor(
         TagRemovePreprocessor(remove_cell_tags={"injected-parameters"}), enabled=True
     )
+    # Of a progress bar only its last state is kept.
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
     links, bodies = [], []
     for number, notebooks in enumerate(chapters, start=1):
         shown, *others = [_body(exporter, project_path(path)) for path in notebooks]
@@ -66,6 +69,20 @@ def write_page(chapters: Sequence[Sequence[str | Path]], page: str | Path) -> Pa
         ),
     )
     return project_path(page)
+
+
+def collect_figures(folders: Sequence[str | Path], out_dir: str | Path) -> list[Path]:
+    """Copy the figures that notebooks left in `folders` to `out_dir`, and return the copies.
+
+    A folder that does not exist has no figures.
+    """
+    copies = []
+    for folder in map(project_path, folders):
+        for figure in sorted([*folder.glob("*.png"), *folder.glob("*.svg")]):
+            copies.append(project_path(out_dir) / figure.name)
+            with replacing(copies[-1]) as temporary:
+                shutil.copyfile(figure, temporary)
+    return copies
 
 
 def _body(exporter: HTMLExporter, path: Path) -> tuple[str, str]:

@@ -100,15 +100,21 @@ def write_run(
 
 def provenance(device: torch.device) -> dict:
     """Return what a reader needs to know of the machine, the versions and the code."""
-    name = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": f"{device.type} ({name}, {torch.get_num_threads()} threads)",
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in _PACKAGES},
         "git_commit": git_commit(),
     }
+
+
+def _processor() -> str:
+    """The processor's name, where Linux tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def git_commit() -> str:

@@ -11,7 +11,7 @@ from helpers.augment import IMAGENET_MEAN, IMAGENET_STD, augment, draw_views
 from helpers.faces import read_manifest
 from helpers.figures import COLOURS, colour_of, image_grid
 from helpers.files import project_path
-from helpers.prose import markdown_table
+from helpers.prose import markdown_table, percent
 from helpers.runs import Run
 
 _SPLITS = ("train", "validation", "test")
@@ -26,7 +26,7 @@ def describe_splits(crops_dir: str | Path) -> str:
         pain=("label", lambda label: int((label == "Pain").sum())),
     )
     rows = rows.reindex([split for split in _SPLITS if split in rows.index])
-    rows["share of pain"] = (rows["pain"] / rows["faces"]).map("{:.0%}".format)
+    rows["share of pain"] = (rows["pain"] / rows["faces"]).map(percent)
     return markdown_table(rows.reset_index())
 
 

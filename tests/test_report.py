@@ -7,7 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers.errors import StudyError
-from helpers.report import write_page
+from helpers.report import collect_figures, write_page
 
 DOT = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
@@ -18,9 +18,10 @@ DOT = (
 def notebook(folder, title: str):
     picture = new_output("display_data", {"image/png": DOT})
     words = new_output("display_data", {"text/markdown": "It is **0.5**."})
+    bar = new_output("stream", name="stderr", text="\r  0%| step\r 50%| step\r100%| step\n")
     cells = [
         new_markdown_cell(f"# {title}\n\nWords < signs."),
-        new_code_cell("secret = 1", outputs=[picture, words], execution_count=1),
+        new_code_cell("secret = 1", outputs=[bar, picture, words], execution_count=1),
         new_code_cell("injected = 2", metadata={"tags": ["injected-parameters"]}),
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +68,11 @@ def test_code_is_folded_and_results_are_not(page):
     assert "injected" not in page
 
 
+def test_a_progress_bar_is_shown_as_it_ended(page):
+    assert page.count("100%|") == 6
+    assert "50%|" not in page
+
+
 def test_nothing_comes_from_the_network(page):
     assert not re.findall(r"<script|<link|@import|src=\"http|url\(", page)
 
@@ -74,3 +80,15 @@ def test_nothing_comes_from_the_network(page):
 def test_a_missing_notebook_is_one_sentence(tmp_path):
     with pytest.raises(StudyError, match=r"The executed notebook .*no\.ipynb does not exist\."):
         write_page([[tmp_path / "no.ipynb"]], tmp_path / "report.html")
+
+
+def test_figures_are_collected_in_both_forms_and_nothing_else(tmp_path):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    for name in ("a.png", "a.svg", "notes.txt"):
+        (folder / name).write_text(name)
+    collect_figures([folder, tmp_path / "none"], tmp_path / "out")
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {
+        "a.png": "a.png",
+        "a.svg": "a.svg",
+    }
