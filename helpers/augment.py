@@ -13,12 +13,13 @@ import torch.nn.functional as F
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# A face must stay whole: torchvision's default scale of 0.08 would cut brow from mouth, and pain
-# is read from their combination.
-CROP_SCALE = (0.8, 1.0)
-CROP_RATIO = (3 / 4, 4 / 3)
+# The protocol names the augmentations, not their strength. Pain is read from the distances between
+# brow, lids and mouth, so a face stays whole (torchvision's default area from 0.08 would cut brow
+# from mouth) and nearly in proportion.
+CROP_SCALE = (0.85, 1.0)
+CROP_RATIO = (9 / 10, 10 / 9)
 ROTATION_DEGREES = 10.0
-JITTER = 0.2
+JITTER = 0.1
 _LUMA = (0.299, 0.587, 0.114)
 
 
