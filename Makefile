@@ -1,11 +1,17 @@
 # make report   the whole study of config/$(CONFIG).yaml, ending with the page to open
 # make test     lint and tests
 # make lab      the notebooks in JupyterLab
+# make bench    an epoch of distillation by this project and by others, timed
+# make synpain-data   SynPAIN into $(OUT), from the hub (REVISION=commit pins it), or from
+#                     FROM="folders and zips" that you have; goes on where it was broken off
 CONFIG ?= quick
 PYTHON ?= python3.11
+OUT := data/raw/SynPain
+REVISION := main
+FROM :=
 BIN := .venv/bin
 
-.PHONY: report test lab notebooks .venv
+.PHONY: report test lab synpain-data notebooks bench .venv
 .DELETE_ON_ERROR:
 
 report: .venv
@@ -18,8 +24,15 @@ test: .venv
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
+bench: .venv
+	$(BIN)/python benchmarks/distillation_epoch.py --settings 224x32 112x16 64x16
+
 lab: .venv
 	$(BIN)/jupyter lab --notebook-dir notebooks
+
+# A path with spaces goes in single quotes within: FROM="'/my folder/a.zip'".
+synpain-data: .venv
+	@$(BIN)/python -m helpers.fetch --out "$(OUT)" --revision "$(REVISION)" -- $(FROM)
 
 # Execute the committed notebooks where they lie; finished runs are shown, not repeated.
 notebooks: .venv
