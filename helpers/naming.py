@@ -16,7 +16,17 @@ AGES = ("Young", "Old")
 ETHNICITIES = ("Black", "South Asian", "Middle Eastern", "Caucasian", "Asian")
 CELL = ("expression", "gender", "age", "ethnicity")
 
-_NAME = re.compile(r"([^_]+)_(NoPain|Pain)_((?i:man|woman))_(Young|Old)\.(?i:jpe?g|png)")
+# What a picture may be named; what it is, its bytes decide.
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+)
+
+# ASCII, because Unicode's rules of case take a dotless i for an i.
+_NAME = re.compile(
+    r"([^_]+)_ *(NoPain|Pain) *_ *(Man|Woman) *_ *(Young|Old) *"
+    rf"(?:{'|'.join(map(re.escape, PICTURE_SUFFIXES))})",
+    re.IGNORECASE | re.ASCII,
+)
 _ID = re.compile(r"1([01])([01])([01])([0-4])[0-9]{5}")
 
 
@@ -55,7 +65,8 @@ def parse_id(identity: str) -> PairName:
 def parse_name(name: str) -> PairName:
     """Return what a file name (without its folder) says, words and ID checked against each other.
 
-    The case of the gender and of the suffix (.jpg, .jpeg, .png) is free. Raises `NamingError`.
+    The case of the words and of the suffix (`PICTURE_SUFFIXES`) is free, and so are spaces at the
+    ends of a word: the ID says again what the words say. Raises `NamingError`.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -63,10 +74,10 @@ def parse_name(name: str) -> PairName:
             "bad_name", f"'{name}' is not named [ID]_[Pain|NoPain]_[Man|Woman]_[Young|Old].jpg."
         )
     identity, *words = match.groups()
-    pair = parse_id(identity)
+    pair = parse_id(identity.strip(" "))
     says = (pair.expression, pair.gender, pair.age)
     for from_id, from_name in zip(says, words, strict=True):
-        if from_id != from_name.title() and from_id != from_name:
+        if from_id.lower() != from_name.lower():
             raise NamingError(
                 "id_contradicts_name",
                 f"The ID of '{name}' says {from_id}, its name says {from_name}.",

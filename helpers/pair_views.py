@@ -7,11 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
-from pandas.io.formats.style import Styler
 from PIL import Image
 
 from helpers import figures
-from helpers.files import project_path, short_path
+from helpers.files import project_path
 from helpers.naming import AGES, CELL, ETHNICITIES, EXPRESSIONS, GENDERS, LABELS
 from helpers.prepare import Prepared, read_pair
 from helpers.prose import capital, listing, percent, plural
@@ -24,19 +23,6 @@ _SEAM_WORDS = {
     "edge": "at a step in brightness without a line",
     "middle": "in the middle, for want of either",
 }
-
-
-def accounting(result: Prepared) -> str:
-    """Return a sentence that accounts for every file found."""
-    repeated = result.pairs["sha256"].duplicated(keep=False).sum()
-    text = (
-        f"**Found {result.n_found:,} files = {result.n_accepted:,} pairs used "
-        f"+ {result.n_rejected:,} rejected + {result.n_ignored:,} of other kinds, not looked at.** "
-        f"The pairs gave {len(result.manifest):,} faces. {result.split_note}"
-    )
-    if repeated:
-        text += f" Beware: {repeated} of the pairs share their picture with another ID."
-    return text
 
 
 def cell_counts(manifest: pd.DataFrame) -> pd.DataFrame:
@@ -152,7 +138,7 @@ def seam_view(raw_dir: str | Path, result: Prepared, shown: int = 3) -> plt.Figu
         len(rows), 4, figsize=(9.5, 2.3 * len(rows)), width_ratios=widths, squeeze=False
     )
     for line, identity in zip(axes, rows["identity"], strict=True):
-        pixels, seam = read_pair(raw_dir, result.pairs, identity)
+        pixels, seam = read_pair(raw_dir, result, identity)
         _draw_cut(line, pixels, seam)
     titles = ["the pair as it came", "around the seam", "left: neutral", "right: expressive"]
     for ax, title in zip(axes[0], titles, strict=True):
@@ -176,23 +162,6 @@ def read_seams(pairs: pd.DataFrame) -> str:
         "inner edge of the halves, where it tells left halves, which are never Pain, from right "
         "ones."
     )
-
-
-def read_rejected(result: Prepared, out_dir: str | Path) -> str:
-    """Return how many files were not used and why; the list itself is in `rejected.csv`."""
-    name = short_path(project_path(out_dir) / "rejected.csv")
-    if result.rejected.empty:
-        return f"Every file was used: `{name}` is empty."
-    reasons = [
-        f"{n:,} × {reason}" for reason, n in result.rejected["reason"].value_counts().items()
-    ]
-    return f"Not used: {listing(reasons)}. `{name}` names each; the first of them:"
-
-
-def rejected_table(result: Prepared, shown: int = 20) -> Styler:
-    """Return the first rejected files as a table that shows its sentences in full."""
-    style = Styler(result.rejected.head(shown), uuid="rejected", cell_ids=False).hide()
-    return style.set_table_styles([{"selector": "th, td", "props": "text-align: left"}])
 
 
 def _draw_cut(axes: Sequence[plt.Axes], pixels: np.ndarray, seam: Seam) -> None:

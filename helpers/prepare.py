@@ -1,7 +1,7 @@
 """From side-by-side pairs to labelled faces with splits; what was not used is listed with why."""
 
-import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,18 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from helpers.duplicates import NearDuplicates, find_near_duplicates, picture_hash
 from helpers.errors import StudyError
 from helpers.files import existing_folder, project_path, sha256, short_path, write_csv
-from helpers.naming import CELL, LABELS, SIDES, NamingError, PairName, label, parse_name
-from helpers.pictures import PictureError, read_rgb, write_jpeg
+from helpers.naming import CELL, LABELS, SIDES, PairName, label
+from helpers.pictures import PictureError, check_size, read_picture, read_rgb, write_jpeg
+from helpers.prose import listing
 from helpers.seams import Seam, find_seam, split_at
-from helpers.splits import (
-    assign_splits,
-    check_disjoint,
-    check_ratios,
-    read_folds,
-    splits_from_folds,
-)
+from helpers.splits import check_disjoint, check_split
+from helpers.splitting import Splitting, choose_folds, split_people
+from helpers.tree import IGNORED, Rejection, Tree, printable, walk
 from helpers.work import Journal, side_by_side
 
 MANIFEST_COLUMNS = [
@@ -28,14 +26,18 @@ MANIFEST_COLUMNS = [
     *("split", "width", "height", "sha256"),
 ]
 REJECTED_COLUMNS = ["path", "reason", "detail"]
-PAIR_COLUMNS = ["identity", "path", "sha256", "seam", "seam_start", "seam_end"]
+SOURCE_COLUMNS = ["path", "sha256", "format", "mode", "bytes", "width", "height"]
+PAIR_COLUMNS = [
+    *("identity", *SOURCE_COLUMNS, "seam", "seam_start", "seam_end", "duplicate_group"),
+]
 
-# A file of another kind is no failed pair: it is counted apart.
-IGNORED = "other_file"
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _SMALLEST = 64  # width and height of a half, in pixels
-_VERSION = 1  # of what is done to a picture; a change of it makes old work count for nothing
+# Width to height of a pair. SynPAIN's is 1.78; a half alone or a photograph of one person (4:3)
+# lies below, three people side by side above.
+_NARROWEST, _WIDEST = 1.4, 2.6
+_VERSION = 2  # of what is done to a picture; a change of it makes old work count for nothing
 _FACE_FILE = re.compile(r"\.?[0-9]{10}_(left|right)(-[^.]*)?\.jpg")
+_TABLES = ("manifest.csv", "rejected.csv", "pairs.csv", "duplicates.csv", "folds.csv")
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,21 @@ class Prepared:
     """What `prepare_dataset` did.
 
     `manifest`, two rows a used pair; `rejected`, one row a file that was not used; `pairs`, one
-    row a used pair: its file, its bytes' SHA-256 and the columns that were cut out at the seam;
-    `n_found`, the files found; `split_note`, a sentence on how the splits were made.
+    row a used pair: its file and what that was (`bytes` long, `width` and `height` in pixels with
+    EXIF rotation applied), the columns that were cut out at the seam, and the least identity of
+    those who share a picture with it; `n_found`, the files found; `sources`, the path of each
+    identity's file; `near`, the halves that look the same; `splitting`, how the splits were made;
+    `seconds` that it took.
     """
 
     manifest: pd.DataFrame
     rejected: pd.DataFrame
     pairs: pd.DataFrame
     n_found: int
-    split_note: str
+    sources: dict[str, str]
+    near: NearDuplicates
+    splitting: Splitting
+    seconds: float
 
     @property
     def n_accepted(self) -> int:
@@ -69,13 +77,6 @@ class Prepared:
         return len(self.rejected) - self.n_ignored
 
 
-@dataclass(frozen=True)
-class _Rejection:
-    path: str
-    reason: str
-    detail: str
-
-
 def prepare_dataset(
     raw_dir: str | Path,
     out_dir: str | Path,
@@ -86,69 +87,76 @@ def prepare_dataset(
     """Cut all pairs below `raw_dir` into labelled faces in `out_dir`, with identity splits.
 
     Writes `Pain/` and `NoPain/` (JPEG, named <ID>_left.jpg and <ID>_right.jpg), `manifest.csv`,
-    `rejected.csv` and `pairs.csv`. Every file found is in `pairs.csv` or in `rejected.csv`. Of
-    several files of one ID the first usable one counts, in the order of their paths. Finished work
-    is kept when it still fits; faces of an earlier, different input are removed; `manifest.csv`
-    is there only while the folder is whole. With `folds_file` the splits are the dataset's own
-    folds (see `splits_from_folds`), else `assign_splits` makes them. Raises `StudyError` for a
-    missing or empty folder, ratios that are none, a folds file that cannot be understood, and a
-    folder without any usable pair.
+    `rejected.csv`, `pairs.csv`, `duplicates.csv` and, where people were split by folds,
+    `folds.csv`. Every file found is in `pairs.csv` or in `rejected.csv`. Of several files of one
+    ID the first usable one counts, in the order of their paths; of several IDs with the same bytes
+    the first, or none where their names contradict each other. People who share a picture that is
+    nearly the same come into one split. Finished work is kept when it still fits; faces of an
+    earlier, different input are removed; `manifest.csv` is there only while the folder is whole.
+
+    `folds_file` is a file of the dataset's own folds (`read_folds` says which layouts), `"auto"`
+    for the one below `raw_dir` if there is one that can be understood, or None. `split_ratios` is
+    the shares of train, validation and test, or `[k, i]` for k folds of which the i-th, counted
+    from 0, is the test set and the one before it the validation set. With a folds file the folds
+    are those of the file: shares give way to its last fold as test set, and k must be their
+    number. Raises `StudyError` for a missing or empty folder, a split that is none, a folds file
+    that cannot be understood, and a folder without any usable pair.
     """
+    began = time.monotonic()
     raw = existing_folder(raw_dir, "side-by-side pairs")
     out = project_path(out_dir)
     _check_apart(raw, out)
-    check_ratios(split_ratios)
-    folds = read_folds(folds_file) if folds_file is not None else None
+    ratios = check_split(split_ratios)
+    tree = walk(raw, out)
+    folds = choose_folds(folds_file, raw, tree, ratios)
 
-    found = _files(raw)
-    candidates, rejections = _by_identity(raw, found)
+    out.mkdir(parents=True, exist_ok=True)
     (out / "manifest.csv").unlink(missing_ok=True)
-    journal = Journal(out / "journal.jsonl", {"version": _VERSION})
-    tasks = [(raw, out, pair, paths, journal.get(pair.identity)) for pair, paths in candidates]
-    entries: dict[PairName, dict] = {}
-    results = side_by_side(lambda task: _prepare_identity(*task), tasks, "Cutting pairs", "pair")
-    for (pair, _), (entry, more) in zip(candidates, results, strict=True):
-        rejections += more
-        if entry is not None:
-            entries[pair] = entry
-            if entry != journal.get(pair.identity):
-                journal.add(pair.identity, entry)
-    journal.keep([pair.identity for pair in entries])
+    _remove_leftovers(out)
+    entries, rejections = _cut_all(raw, out, tree)
     rejected = pd.DataFrame(map(asdict, rejections), columns=REJECTED_COLUMNS)
-    rejected = rejected.sort_values("path", ignore_index=True)
+    rejected["path"] = rejected["path"].map(printable)
+    rejected = rejected.sort_values("path", ignore_index=True, kind="stable")
     write_csv(out / "rejected.csv", rejected)
     remove_unlisted(out, {face["path"] for e in entries.values() for face in e["faces"]})
+    for name in _TABLES[2:]:
+        (out / name).unlink(missing_ok=True)
     if not entries:
-        (out / "pairs.csv").unlink(missing_ok=True)
         raise StudyError(
-            f"None of the {len(found)} files in {short_path(raw)} is a usable pair: all "
+            f"None of the {tree.n_found} files in {short_path(raw)} is a usable pair: all "
             f"{len(rejected)} were rejected, see {short_path(out / 'rejected.csv')}."
         )
 
-    table = pd.DataFrame(map(asdict, entries))
-    if folds is None:
-        splits = assign_splits(table, split_ratios, split_seed)
-        note = f"The splits were drawn by identity within the cells, with seed {split_seed}."
-    else:
-        splits, note = splits_from_folds(list(table["identity"]), folds)
-    manifest = _manifest(entries, splits)
-    check_disjoint(manifest)
-    pairs = pd.DataFrame(
-        [[pair.identity, _text(e["path"]), e["sha256"], *e["seam"]] for pair, e in entries.items()],
-        columns=PAIR_COLUMNS,
+    near = find_near_duplicates(
+        {
+            (pair.identity, side): code
+            for pair, entry in entries.items()
+            for side, code in zip(SIDES, entry["hashes"], strict=True)
+        }
     )
-    if len(pairs) + len(rejected) != len(found):
+    people = pd.DataFrame(map(asdict, entries))
+    splitting = split_people(people, ratios, split_seed, near.groups, folds)
+    manifest = _manifest(entries, splitting.splits)
+    check_disjoint(manifest)
+    check_disjoint(manifest.assign(identity=manifest["identity"].map(near.groups)))
+    pairs = _pairs(entries, near.groups)
+    if len(pairs) + len(rejected) != tree.n_found:
         raise AssertionError("Files found and files accounted for differ.")
+    write_csv(out / "duplicates.csv", near.table)
+    if splitting.folds is not None:
+        write_csv(out / "folds.csv", splitting.folds)
     write_csv(out / "pairs.csv", pairs)
     write_csv(out / "manifest.csv", manifest)
-    return Prepared(manifest, rejected, pairs, len(found), note)
+    sources = {pair.identity: entry["path"] for pair, entry in entries.items()}
+    seconds = time.monotonic() - began
+    return Prepared(manifest, rejected, pairs, tree.n_found, sources, near, splitting, seconds)
 
 
-def read_pair(raw_dir: str | Path, pairs: pd.DataFrame, identity: str) -> tuple[np.ndarray, Seam]:
+def read_pair(raw_dir: str | Path, result: Prepared, identity: str) -> tuple[np.ndarray, Seam]:
     """Return the picture (height, width, 3) and the seam of a used pair, for display."""
-    row = pairs.set_index("identity").loc[identity]
+    row = result.pairs.set_index("identity").loc[identity]
     seam = Seam(row["seam"], int(row["seam_start"]), int(row["seam_end"]))
-    return read_rgb(project_path(raw_dir) / row["path"]), seam
+    return read_rgb(project_path(raw_dir) / result.sources[identity]), seam
 
 
 def remove_unlisted(folder: Path, listed: set[str]) -> None:
@@ -173,77 +181,84 @@ def _check_apart(raw: Path, out: Path) -> None:
         )
 
 
-def _files(folder: Path) -> list[str]:
-    """Return all that lies below `folder` and is no folder, as sorted relative paths.
-
-    Links to folders are followed, each real folder once.
-    """
-    found, seen = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        found += [(Path(place) / name).relative_to(folder).as_posix() for name in names]
-    return sorted(found)
+def _remove_leftovers(out: Path) -> None:
+    """Remove what a kill left half written of the tables and the journal."""
+    for name in (*_TABLES, "journal.jsonl"):
+        stem, suffix = name.split(".")
+        for path in out.glob(f".{stem}-*.{suffix}"):
+            path.unlink()
 
 
-def _by_identity(
-    raw: Path, found: list[str]
-) -> tuple[list[tuple[PairName, list[str]]], list[_Rejection]]:
-    """Sort the files by what their names say: candidates of each identity, and rejections."""
-    candidates: dict[PairName, list[str]] = {}
-    rejections = []
-    for path in found:
-        suffix = Path(path).suffix.lower()
-        if suffix not in _PICTURES:
-            kind = f"of type '{_text(suffix)}'" if suffix else "without a type"
-            detail = f"A file {kind} is no pair of faces."
-            rejections.append(_Rejection(_text(path), IGNORED, detail))
-        elif not (raw / path).is_file():
-            detail = "This is neither a file nor a link to one."
-            rejections.append(_Rejection(_text(path), "unreadable", detail))
-        else:
-            try:
-                candidates.setdefault(parse_name(Path(path).name), []).append(path)
-            except NamingError as error:
-                rejections.append(_Rejection(_text(path), error.reason, _text(str(error))))
-    return sorted(candidates.items(), key=lambda item: item[0].identity), rejections
+def _cut_all(raw: Path, out: Path, tree: Tree) -> tuple[dict[PairName, dict], list[Rejection]]:
+    """Write the faces of all candidates; return what is known of each used pair, and the rest."""
+    journal = Journal(out / "journal.jsonl", {"version": _VERSION})
+    rejections = list(tree.rejections)
+    tasks = [(raw, out, pair, paths, journal.get(pair.identity)) for pair, paths in tree.candidates]
+    entries: dict[PairName, dict] = {}
+    results = side_by_side(lambda task: _prepare_identity(*task), tasks, "Cutting pairs", "pair")
+    for (pair, _), (entry, more) in zip(tree.candidates, results, strict=True):
+        rejections += more
+        if entry is not None:
+            entries[pair] = entry
+            if entry != journal.get(pair.identity):
+                journal.add(pair.identity, entry)
+    repeated = _repeated(entries)
+    entries = {pair: entry for pair, entry in entries.items() if pair not in repeated}
+    journal.keep([pair.identity for pair in entries])
+    return entries, [*rejections, *repeated.values()]
 
 
-def _text(path: str) -> str:
-    """Return a path that can be written as UTF-8 (a file's name may be any bytes)."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def _repeated(entries: dict[PairName, dict]) -> dict[PairName, Rejection]:
+    """Return the pairs whose file has the very bytes of another person's, and why each is out."""
+    same: dict[str, list[PairName]] = {}
+    for pair, entry in entries.items():
+        same.setdefault(entry["sha256"], []).append(pair)
+    repeated = {}
+    for first, *others in (pairs for pairs in same.values() if len(pairs) > 1):
+        told = {tuple(getattr(pair, key) for key in CELL) for pair in (first, *others)}
+        for pair in others if len(told) == 1 else (first, *others):
+            if len(told) == 1:
+                reason = "duplicate_picture"
+                detail = f"The file has the bytes of '{entries[first]['path']}', which is used."
+            else:
+                reason = "contradictory_duplicate"
+                detail = (
+                    f"Files named {listing([p.identity for p in (first, *others)])} have the same "
+                    "bytes, and their names contradict each other."
+                )
+            repeated[pair] = Rejection(entries[pair]["path"], reason, printable(detail))
+    return repeated
 
 
 def _prepare_identity(
     raw: Path, out: Path, pair: PairName, paths: list[str], entry: dict | None
-) -> tuple[dict | None, list[_Rejection]]:
+) -> tuple[dict | None, list[Rejection]]:
     """Write both halves of the first usable file of `paths`; return its journal entry."""
     rejections, used = [], None
     for path in paths:
         if used is not None:
-            detail = f"The ID {pair.identity} is already that of '{_text(used['path'])}'."
-            rejections.append(_Rejection(_text(path), "duplicate_id", detail))
+            detail = f"The ID {pair.identity} is already that of '{printable(used['path'])}'."
+            rejections.append(Rejection(path, "duplicate_id", detail))
             continue
         try:
             used = _prepare_file(raw, out, pair, path, entry)
         except PictureError as error:
-            rejections.append(_Rejection(_text(path), error.reason, _text(str(error))))
+            rejections.append(Rejection(path, error.reason, printable(str(error))))
     return used, rejections
 
 
 def _prepare_file(raw: Path, out: Path, pair: PairName, path: str, entry: dict | None) -> dict:
+    n_bytes = check_size(raw / path)
     try:
         digest = sha256(raw / path)
     except OSError as error:
         raise PictureError("unreadable", f"The file cannot be read: {error.strerror}.") from error
     if entry and (entry["path"], entry["sha256"]) == (path, digest) and _whole(out, entry):
         return entry
-    pixels = read_rgb(raw / path)
+    picture = read_picture(raw / path)
+    pixels = picture.pixels
     height, width = pixels.shape[:2]
-    if width <= height:
+    if not _NARROWEST * height <= width <= _WIDEST * height:
         detail = f"The picture is {width}×{height} pixels: not two faces side by side."
         raise PictureError("not_side_by_side", detail)
     seam = find_seam(pixels) if min(height, width) >= _SMALLEST else Seam("middle", 0, 0)
@@ -257,8 +272,13 @@ def _prepare_file(raw: Path, out: Path, pair: PairName, path: str, entry: dict |
         write_jpeg(out / face, half)
         size = {"width": half.shape[1], "height": half.shape[0]}
         faces.append({"path": face, **size, "sha256": sha256(out / face)})
-    seam_columns = [seam.kind, seam.start, seam.end]
-    return {"path": path, "sha256": digest, "seam": seam_columns, "faces": faces}
+    source = [path, digest, picture.format, picture.mode, n_bytes, width, height]
+    return {
+        **dict(zip(SOURCE_COLUMNS, source, strict=True)),
+        "seam": [seam.kind, seam.start, seam.end],
+        "hashes": [picture_hash(half) for half in halves],
+        "faces": faces,
+    }
 
 
 def _whole(out: Path, entry: dict) -> bool:
@@ -278,3 +298,15 @@ def _manifest(entries: dict[PairName, dict], splits: dict[str, str]) -> pd.DataF
             }
             rows.append(row)
     return pd.DataFrame(rows, columns=MANIFEST_COLUMNS)
+
+
+def _pairs(entries: dict[PairName, dict], groups: dict[str, str]) -> pd.DataFrame:
+    rows = [
+        [
+            *(pair.identity, printable(entry["path"])),
+            *(entry[key] for key in SOURCE_COLUMNS[1:]),
+            *(*entry["seam"], groups[pair.identity]),
+        ]
+        for pair, entry in entries.items()
+    ]
+    return pd.DataFrame(rows, columns=PAIR_COLUMNS)

@@ -2,25 +2,52 @@
 
 import hashlib
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from helpers.errors import StudyError
-from helpers.files import project_path, short_path
+from helpers.folds import LEAST_FOLDS, MOST_FOLDS
 from helpers.naming import CELL
 
 SPLITS = ("train", "validation", "test")
-_MOST_FOLDS = 20
-_SEPARATOR = r"[\s,;]+"
-_FOLD_LINES = (
-    re.compile(rf"(?P<id>1[0-9]{{9}})(?![0-9])[^\s,;]*{_SEPARATOR}(?P<fold>[0-9]{{1,3}})"),
-    re.compile(rf"(?P<fold>[0-9]{{1,3}}){_SEPARATOR}(?P<id>1[0-9]{{9}})(?![0-9])[^\s,;]*"),
-)
+
+
+@dataclass(frozen=True)
+class KFold:
+    """A split by folds: how many there are, and the place of the test fold, counted from 0.
+
+    The fold before it (before the first, the last) is for validation, the others for training.
+    """
+
+    n_folds: int
+    test: int
+
+    @property
+    def validation(self) -> int:
+        """The place of the validation fold, counted from 0."""
+        return (self.test - 1) % self.n_folds
+
+
+def check_split(ratios: Sequence) -> tuple[float, ...] | KFold:
+    """Return what the parameter `split_ratios` asks for: three shares, or folds.
+
+    Shares: see `check_ratios`. Folds: `[k]` or `[k, i]`, k from 3 to 20 folds of which the i-th,
+    counted from 0, is the test set; `[k]` takes the last. Raises `StudyError` for anything else.
+    """
+    whole = all(isinstance(r, int) and not isinstance(r, bool) for r in ratios)
+    if not whole or len(ratios) not in (1, 2):
+        return check_ratios(ratios)
+    n_folds, test = (*ratios, ratios[0] - 1)[:2]
+    if not (LEAST_FOLDS <= n_folds <= MOST_FOLDS and 0 <= test < n_folds):
+        raise StudyError(
+            f"The parameter split_ratios asks for folds by [k, i], k from {LEAST_FOLDS} to "
+            f"{MOST_FOLDS} and i from 0 to k - 1, not {list(ratios)}."
+        )
+    return KFold(n_folds, test)
 
 
 def check_ratios(ratios: Sequence[float]) -> tuple[float, ...]:
@@ -38,34 +65,70 @@ def check_ratios(ratios: Sequence[float]) -> tuple[float, ...]:
     ):
         raise StudyError(
             "The parameter split_ratios must be three shares (train, validation, test) that sum "
-            f"to 1, with train above 0, not {list(ratios)}."
+            f"to 1, with train above 0, or [k, i] for k folds, not {list(ratios)}."
         )
     return tuple(float(r) for r in ratios)
 
 
-def assign_splits(pairs: pd.DataFrame, ratios: Sequence[float], seed: int) -> dict[str, str]:
+def assign_splits(
+    pairs: pd.DataFrame,
+    ratios: Sequence[float],
+    seed: int,
+    groups: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """Return the split of each identity, stratified over expression × gender × age × ethnicity.
 
     `pairs` has one row a pair with the columns identity, expression, gender, age, ethnicity. The
     totals are the ratios to rounding, and no split with a share is empty from three pairs on.
     Within each of the 40 cells a split's count is within one pair of its share (except where a
     handful of pairs would leave a split empty), and so, as nearly as can be, are the counts of
-    each expression, gender, age and ethnicity. The result depends on the identities and the seed
-    alone, not on the order of rows. Raises `StudyError` for ratios that are none.
+    each expression, gender, age and ethnicity. Identities of one group (`groups`, by identity)
+    come into one split, at the cost of the proportions where a group is large. The result depends
+    on the identities, their groups and the seed alone, not on the order of rows. Raises
+    `StudyError` for ratios that are none.
     """
-    ratios = check_ratios(ratios)
-    members = {
-        cell: sorted(rows["identity"], key=lambda identity: _draw(seed, identity))
-        for cell, rows in pairs.groupby(list(CELL))
-    }
-    cells = sorted(members, key=lambda cell: _draw(seed, *cell))
-    ideal = np.outer([len(members[cell]) for cell in cells], ratios)
-    counts = _balance(_repair(ideal, _totals(len(pairs), ratios)), ideal, _strata(cells))
-    splits = {}
-    for cell, row in zip(cells, counts, strict=True):
-        for identity, split in zip(members[cell], np.repeat(SPLITS, row), strict=True):
-            splits[identity] = str(split)
-    return splits
+    places = _spread(pairs, check_ratios(ratios), seed, groups)
+    return {identity: SPLITS[place] for identity, place in places.items()}
+
+
+def assign_folds(
+    pairs: pd.DataFrame, n_folds: int, seed: int, groups: Mapping[str, str] | None = None
+) -> dict[str, int]:
+    """Return the fold of each identity, 0 to `n_folds` - 1; balanced as `assign_splits` is.
+
+    Raises `StudyError` where there are fewer pairs than folds.
+    """
+    if len(pairs) < n_folds:
+        raise StudyError(
+            f"The parameter split_ratios asks for {n_folds} folds, more than the {len(pairs)} "
+            "usable pairs."
+        )
+    return _spread(pairs, [1 / n_folds] * n_folds, seed, groups)
+
+
+def keep_together(folds: Mapping[str, int], groups: Mapping[str, str]) -> dict[str, int]:
+    """Return `folds` with the identities of one group in one: that of most, the lowest of equals.
+
+    An identity without a fold gets that of its group.
+    """
+    together = dict(folds)
+    for members in _members(groups):
+        known = [folds[identity] for identity in members if identity in folds]
+        if known:
+            fold = min(set(known), key=lambda fold: (-known.count(fold), fold))
+            together |= dict.fromkeys(members, fold)
+    return together
+
+
+def splits_by_fold(
+    identities: Iterable[str], folds: Mapping[str, int], choice: KFold
+) -> dict[str, str]:
+    """Return the split of each identity by the place of its fold (0 to k - 1).
+
+    An identity without a fold goes to train.
+    """
+    special = {choice.validation: "validation", choice.test: "test"}
+    return {identity: special.get(folds.get(identity), "train") for identity in identities}
 
 
 def check_disjoint(table: pd.DataFrame) -> None:
@@ -75,65 +138,83 @@ def check_disjoint(table: pd.DataFrame) -> None:
         raise StudyError(f"The identity {spread.idxmax()} is in more than one split.")
 
 
-def read_folds(path: str | Path) -> dict[str, int]:
-    """Read a folds file: on each line an ID (or a file name that starts with it) and its fold.
-
-    They may be parted by commas, semicolons, spaces or tabs and stand in either order; blank
-    lines, lines that start with # and a heading are passed over. Raises `StudyError` where the
-    file is missing, a line cannot be understood, an ID has two folds, or the folds are fewer than
-    three or more than twenty.
-    """
-    path = project_path(path)
-    name = f"The folds file {short_path(path)}"
-    if not path.is_file():
-        raise StudyError(f"{name} does not exist.")
-    folds: dict[str, int] = {}
-    lines = path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()
-    text = [(n, line.strip()) for n, line in enumerate(lines, 1)]
-    text = [(n, line) for n, line in text if line and not line.startswith("#")]
-    for place, (number, line) in enumerate(text):
-        match = next((m for rule in _FOLD_LINES if (m := rule.fullmatch(line))), None)
-        if match is None:
-            if place == 0 and not re.search("[0-9]{10}", line):
-                continue
-            raise StudyError(f"{name}, line {number}: '{line[:60]}' is not an ID and its fold.")
-        fold = int(match["fold"])
-        if folds.setdefault(match["id"], fold) != fold:
-            raise StudyError(f"{name}, line {number}: {match['id']} has two different folds.")
-    if not len(SPLITS) <= len(set(folds.values())) <= _MOST_FOLDS:
-        raise StudyError(
-            f"{name} holds {len(set(folds.values()))} different folds; 3 to {_MOST_FOLDS} are "
-            "needed."
-        )
-    return folds
+def _spread(
+    pairs: pd.DataFrame, shares: Sequence[float], seed: int, groups: Mapping[str, str] | None
+) -> dict[str, int]:
+    """Return for each identity the place of its share, as `assign_splits` says."""
+    members = {
+        cell: sorted(rows["identity"], key=lambda identity: _draw(seed, identity))
+        for cell, rows in pairs.groupby(list(CELL))
+    }
+    cells = sorted(members, key=lambda cell: _draw(seed, *cell))
+    ideal = np.outer([len(members[cell]) for cell in cells], shares)
+    totals = _totals(len(pairs), shares)
+    places = _place_groups(cells, members, ideal, totals, groups or {}, seed)
+    if places:
+        singles = {cell: [i for i in members[cell] if i not in places] for cell in cells}
+        ideal, totals = _room_left(cells, members, ideal, totals, places)
+        members = singles
+    counts = _balance(_repair(ideal, totals), ideal, _strata(cells))
+    for cell, row in zip(cells, counts, strict=True):
+        drawn = np.repeat(np.arange(len(shares)), row)
+        places |= dict(zip(members[cell], map(int, drawn), strict=True))
+    return places
 
 
-def splits_from_folds(
-    identities: Sequence[str], folds: Mapping[str, int]
-) -> tuple[dict[str, str], str]:
-    """Return the split of each identity by its fold, and a sentence that says how.
+def _members(groups: Mapping[str, str]) -> list[list[str]]:
+    """Return the groups of more than one identity, sorted."""
+    of: dict[str, list[str]] = {}
+    for identity, group in sorted(groups.items()):
+        of.setdefault(group, []).append(identity)
+    return [members for members in of.values() if len(members) > 1]
 
-    The highest fold becomes test, the next validation, the others train. An identity without a
-    fold goes to train. Raises `StudyError` where more than half have none: the wrong file.
-    """
-    numbers = sorted(set(folds.values()))
-    by_fold = {fold: "train" for fold in numbers}
-    by_fold[numbers[-2]], by_fold[numbers[-1]] = "validation", "test"
-    missing = [identity for identity in identities if identity not in folds]
-    if 2 * len(missing) > len(identities):
-        raise StudyError(
-            f"The folds file has no fold for {len(missing)} of the {len(identities)} pairs, "
-            f"{min(missing)} among them."
-        )
-    note = (
-        f"The folds file was read as {len(folds)} IDs in {len(numbers)} folds "
-        f"({', '.join(map(str, numbers))}): fold {numbers[-1]} is test, fold {numbers[-2]} is "
-        "validation, the others are train."
-    )
-    if missing:
-        note += f" It has no fold for {len(missing)} of the pairs; they went to train."
-    splits = {i: by_fold[folds[i]] if i in folds else "train" for i in identities}
-    return splits, note
+
+def _place_groups(
+    cells: list[tuple],
+    members: dict[tuple, list[str]],
+    ideal: np.ndarray,
+    totals: np.ndarray,
+    groups: Mapping[str, str],
+    seed: int,
+) -> dict[str, int]:
+    """Return the places of the groups' identities: the largest first, each where most room is."""
+    cell_of = {identity: n for n, cell in enumerate(cells) for identity in members[cell]}
+    places: dict[str, int] = {}
+    taken = np.zeros_like(ideal)
+    known = {identity: group for identity, group in groups.items() if identity in cell_of}
+    for group in sorted(_members(known), key=lambda ids: (-len(ids), _draw(seed, *ids))):
+        new = np.bincount([cell_of[identity] for identity in group], minlength=len(cells))
+        filled = taken + new[:, None]
+        too_many = np.maximum(filled.sum(axis=0) - totals, 0)
+        beyond = np.maximum(filled - ideal, 0).sum(axis=0)
+        room = (totals - taken.sum(axis=0)).astype(float)
+        place = int(np.lexsort((-room, np.round(beyond, 9), too_many))[0])
+        taken[:, place] += new
+        places |= dict.fromkeys(group, place)
+    return places
+
+
+def _room_left(
+    cells: list[tuple],
+    members: dict[tuple, list[str]],
+    ideal: np.ndarray,
+    totals: np.ndarray,
+    places: dict[str, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return shares and totals of those who are left when the groups have their places."""
+    taken = np.zeros_like(ideal)
+    for row, cell in enumerate(cells):
+        for identity in members[cell]:
+            if identity in places:
+                taken[row, places[identity]] += 1
+    left = ideal.sum(axis=1) - taken.sum(axis=1)
+    room = np.maximum(ideal - taken, 0)
+    sums = room.sum(axis=1)
+    room *= np.divide(left, sums, out=np.zeros_like(left), where=sums > 0)[:, None]
+    totals = np.maximum(totals - taken.sum(axis=0).astype(int), 0)
+    while totals.sum() > round(left.sum()):
+        totals[totals.argmax()] -= 1
+    return room, totals
 
 
 def _draw(seed: int, *words: str) -> str:
@@ -206,7 +287,7 @@ def _balance(counts: np.ndarray, ideal: np.ndarray, strata: np.ndarray) -> np.nd
     improved = True
     while improved:
         improved = False
-        for a, b in permutations(range(len(SPLITS)), 2):
+        for a, b in permutations(range(counts.shape[1]), 2):
             gap = strata.T @ (strata @ (counts - ideal))
             slope = gap[:, b] - gap[:, a]
             can = _may_move(counts, ideal, allowed, a, b)[:, None]

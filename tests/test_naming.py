@@ -1,5 +1,7 @@
+from itertools import product
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.naming import (
@@ -26,10 +28,20 @@ ids = st.from_regex(r"\A1[01]{3}[0-4][0-9]{5}\Z")
         ("1011111140_NoPain_Woman_Old.JPG", ("NoPain", "Woman", "Old", "South Asian")),
         ("1010299999_NoPain_WOMAN_Young.jpeg", ("NoPain", "Woman", "Young", "Middle Eastern")),
         ("1101400000_Pain_man_Old.Png", ("Pain", "Man", "Old", "Asian")),
+        ("1101400000_PAIN_MAN_OLD.JPG", ("Pain", "Man", "Old", "Asian")),
+        ("1010100000_nopain_woman_young.jfif", ("NoPain", "Woman", "Young", "South Asian")),
     ],
 )
 def test_names_as_synpain_has_them(name, expected):
     assert parse_name(name) == PairName(name[:10], *expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [" 1101400000_Pain_man_Old.jpg", "1101400000 _Pain _ man_ Old .jpg"],
+)
+def test_spaces_at_the_ends_of_words_are_no_matter(name):
+    assert parse_name(name) == PairName("1101400000", "Pain", "Man", "Old", "Asian")
 
 
 @pytest.mark.parametrize(
@@ -45,6 +57,11 @@ def test_names_as_synpain_has_them(name, expected):
         ("1000020580_NoPain_boy_Young.jpg", "bad_name"),
         ("1000020580_NoPain_man_Middle.jpg", "bad_name"),
         ("._1000020580_NoPain_man_Young.jpg", "bad_name"),
+        ("1000020580_NoPa\u0131n_man_Young.jpg", "bad_name"),  # a dotless i
+        ("1000020580_NoPain_man_Young (1).jpg", "bad_name"),
+        ("1000020580_No Pain_man_Young.jpg", "bad_name"),
+        ("1000020580_NoPain_mañ_Young.jpg", "bad_name"),
+        ("1000020580_NoPain_man_Young.heic", "bad_name"),
         ("100002058_NoPain_man_Young.jpg", "bad_id"),
         ("10000205800_NoPain_man_Young.jpg", "bad_id"),
         ("2000020580_NoPain_man_Young.jpg", "bad_id"),
@@ -84,16 +101,69 @@ def test_words_and_digits_must_agree(identity, words, change, suffix):
         assert caught.value.reason == "id_contradicts_name"
 
 
+PIECES = {
+    "id": ["1000020580", "1101412621", "1110331210", "1011111140", "1000520580", "100002058", "x"],
+    "expression": ["NoPain", "Pain", "nopain", "PAIN", "Painful", "No Pain", "Paın", ""],
+    "gender": ["Man", "man", "Woman", "woman", "WOMAN", "mann", "Frau", " man "],
+    "age": ["Young", "Old", "old", "YOUNG", "Middle", "Óld", "Young ", "Old_2"],
+    "suffix": [".jpg", ".JPG", ".png", ".tiff", ".txt", ".jpg.part", "", ".jpg\n"],
+}
+pieces = st.tuples(
+    st.sampled_from(["_", "_", " _", "-", "__"]),
+    st.lists(st.sampled_from(PIECES["id"]) | ids | st.text(max_size=11), min_size=2, max_size=2),
+    *(
+        st.lists(st.sampled_from(PIECES[key]), min_size=3, max_size=3, unique=True)
+        for key in ("expression", "gender", "age", "suffix")
+    ),
+)
+
+
+def told(name):
+    """The same rules as `parse_name`, by splitting instead of by a pattern."""
+    stem, dot, suffix = name.rpartition(".")
+    fields = [field.strip(" ") for field in stem.split("_")]
+    places = [("nopain", "pain"), ("man", "woman"), ("young", "old")]
+    picture = suffix.lower() in "jpg jpeg jpe jfif png webp bmp gif tif tiff".split()
+    if not dot or not picture or len(fields) != 4 or not stem.split("_")[0]:
+        return "bad_name"
+    words = [field.lower() for field in fields[1:]]
+    if not all(word in choices for word, choices in zip(words, places, strict=True)):
+        return "bad_name"
+    digits = fields[0]
+    if len(digits) != 10 or digits.strip("0123456789") or digits[0] != "1":
+        return "bad_id"
+    if digits[1:4].strip("01") or digits[4] not in "01234":
+        return "bad_id"
+    if [choices[int(d)] for d, choices in zip(digits[1:4], places, strict=True)] != words:
+        return "id_contradicts_name"
+    return (
+        digits,
+        *words,
+        "Black,South Asian,Middle Eastern,Caucasian,Asian".split(",")[int(digits[4])],
+    )
+
+
 def outcome(name):
     try:
-        return parse_name(name).identity
+        pair = parse_name(name)
     except NamingError as error:
         return error.reason
+    words = (pair.expression.lower(), pair.gender.lower(), pair.age.lower())
+    return (pair.identity, *words, pair.ethnicity)
+
+
+@given(pieces)
+@settings(max_examples=100, deadline=None)  # of 162 names each
+def test_any_name_is_parsed_right_or_refused_with_a_reason(drawn):
+    separator, *parts = drawn
+    for *words, suffix in product(*parts):
+        name = separator.join(words) + suffix
+        assert outcome(name) == told(name), name
 
 
 @given(st.text(max_size=40))
-def test_any_text_parses_or_is_refused(name):
-    assert outcome(name) in (name[:10], "bad_name", "bad_id", "id_contradicts_name")
+def test_any_text_is_parsed_right_or_refused_with_a_reason(name):
+    assert outcome(name) == told(name)
 
 
 def test_only_the_right_half_of_a_pain_pair_is_pain():

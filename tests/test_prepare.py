@@ -1,6 +1,8 @@
 import hashlib
+import io
 import os
 import shutil
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers import prepare
+from helpers.account_views import REASONS, accounting, read_duplicates
 from helpers.errors import StudyError
 from helpers.files import read_csv
-from helpers.pictures import read_rgb, write_jpeg
+from helpers.pictures import read_picture, read_rgb, write_jpeg
 from helpers.seams import find_seam, split_at
 
 NAMES = [
@@ -24,13 +27,15 @@ NAMES = [
 
 
 def scene(width, height, shade, background, seed):
-    """A textured half: a background, a head, and shoulders that reach both borders."""
+    """A textured half: a background, a patterned head, and shoulders that reach both borders."""
     rng = np.random.default_rng(seed)
+    pattern = rng.integers(0, 60, (8, 5, 1), dtype=np.uint8)
     y, x = np.mgrid[:height, :width]
     pixels = np.empty((height, width, 3))
     pixels[:] = background
     pixels[y > 0.8 * height] = shade
-    pixels[(x - width / 2) ** 2 + (y - height / 2) ** 2 < (width / 4) ** 2] = shade + 40
+    head = (x - width / 2) ** 2 + (y - height / 2) ** 2 < (width / 2.5) ** 2
+    pixels[head] = shade + 40 + pattern[8 * y // height, 5 * x // width][head]
     return (pixels + rng.normal(0, 1, pixels.shape)).clip(0, 255).astype(np.uint8)
 
 
@@ -156,67 +161,239 @@ def test_nothing_but_the_face_is_left_of_a_half(raw, tmp_path):
     assert right[-10:, 0].max() < 110
 
 
+def encoded(image, form, **options):
+    data = io.BytesIO()
+    image.save(data, form, **options)
+    return data.getvalue()
+
+
+def bomb(width, height):
+    """A PNG of a few bytes that says it has many pixels."""
+    data = bytearray(encoded(Image.new("RGB", (1, 1)), "PNG"))
+    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
+
+
+def broken_pictures():
+    """Bytes of files that are named like pairs and are none, each with its reason."""
+    good = Image.fromarray(pair())
+    forms = {
+        "png": encoded(good, "PNG"),
+        "jpeg": encoded(good, "JPEG", quality=90),
+        "gif": encoded(good, "GIF"),
+        "webp": encoded(good, "WEBP"),
+        "bmp": encoded(good, "BMP"),
+        "tiff": encoded(good, "TIFF", compression="tiff_lzw"),
+    }
+    png, jpeg = forms["png"], forms["jpeg"]
+    halves = {f"half a {name}": (data[: len(data) // 2], "broken_image")
+              for name, data in forms.items()}  # fmt: skip
+    return {
+        **halves,
+        "empty": (b"", "empty_file"),
+        "text": (b"this is no picture", "not_an_image"),
+        "a web page": (b"<!DOCTYPE html><html><body>429</body></html>", "not_an_image"),
+        "zeros": (bytes(5000), "not_an_image"),
+        "a video": (b"\x00\x00\x00\x18ftypmp42" + bytes(900), "not_an_image"),
+        "PNG's first bytes": (png[:8], "broken_image"),
+        "PNG's head": (png[:33], "broken_image"),
+        "JPEG's head": (jpeg[:4], "broken_image"),
+        "PNG with a hole": (png[:60] + bytes(100) + png[160:], "broken_image"),
+        "JPEG that ends in zeros": (jpeg[: len(jpeg) * 3 // 4] + bytes(len(jpeg)), "broken_image"),
+        "JPEG without its last bytes": (jpeg[:-40], "broken_image"),
+        "no pixels": (bomb(0, 0), "broken_image"),
+        "one pixel": (encoded(Image.new("RGB", (1, 1)), "PNG"), "not_side_by_side"),
+        "a half": (encoded(good.crop((0, 0, 150, 160)), "PNG"), "not_side_by_side"),
+        "a photograph": (encoded(good.resize((400, 300)), "JPEG"), "not_side_by_side"),
+        "three halves": (encoded(good.resize((480, 160)), "JPEG"), "not_side_by_side"),
+        "upright": (encoded(good.rotate(90, expand=True), "JPEG"), "not_side_by_side"),
+        "tiny": (encoded(good.resize((90, 50)), "JPEG"), "too_small"),
+        "large": (bomb(9000, 5000), "too_large"),
+        "a bomb": (bomb(60000, 40000), "too_large"),
+    }  # fmt: skip
+
+
 def broken_files(folder):
     """One file for each way to be of no use; returns the reason that each must get."""
-    good = Image.fromarray(pair())
-    good.save(folder / "good.png")
-    data = (folder / "good.png").read_bytes()
-    (folder / "good.png").unlink()
-
-    def name(number):
-        return f"10000001{number:02}_NoPain_man_Young.jpg"
-
-    (folder / name(1)).write_bytes(b"")
-    (folder / name(2)).write_bytes(b"this is no picture")
-    (folder / name(3)).write_bytes(data[: len(data) // 2])
-    good.save(folder / name(4), quality=90)
-    jpeg = (folder / name(4)).read_bytes()
-    (folder / name(4)).write_bytes(jpeg[: len(jpeg) // 2])
-    good.crop((0, 0, 150, 160)).save(folder / name(5))
-    good.resize((90, 50)).save(folder / name(6))
-    Image.new("RGB", (1, 1)).save(folder / name(7))
-    (folder / name(8)).symlink_to(folder / "nowhere.jpg")
-    (folder / name(9)).write_bytes(data[:60] + bytes(100) + data[160:])
-    good.save(folder / "portrait.jpg")
-    good.save(folder / "1000000001_Pain_man_Young.jpg")
-    good.save(folder / "9000000001_NoPain_man_Young.jpg")
-    good.save(folder / "1000000001_NoPain_Man_Young.png")
-    (folder / "video.mp4").write_bytes(b"frames")
-    (folder / "notes").write_text("a note")
-    return {
-        name(1): "empty_file",
-        name(2): "not_an_image",
-        name(3): "broken_image",
-        name(4): "broken_image",
-        name(5): "not_side_by_side",
-        name(6): "too_small",
-        name(7): "not_side_by_side",
-        name(8): "unreadable",
-        name(9): "broken_image",
+    expected = {}
+    for n, (data, reason) in enumerate(broken_pictures().values()):
+        name = f"10000001{n:02}_NoPain_man_Young.jpg"
+        (folder / name).write_bytes(data)
+        expected[name] = reason
+    good = encoded(Image.fromarray(pair()), "JPEG")
+    others = {
         "portrait.jpg": "bad_name",
+        "1000000201_NoPain_mañ_Young.jpg": "bad_name",
+        "1000000201_NoPain_man_Young (1).jpg": "bad_name",
+        "1000000201_NoPain\r\nman_Young.jpg": "bad_name",
         "1000000001_Pain_man_Young.jpg": "id_contradicts_name",
         "9000000001_NoPain_man_Young.jpg": "bad_id",
         "1000000001_NoPain_Man_Young.png": "duplicate_id",
-        "video.mp4": "other_file",
+        "1000000202_NoPain_man_Young.mp4": "other_file",
         "notes": "other_file",
+        "notes.txt": "other_file",
     }
+    for name in others:
+        (folder / name).write_bytes(good)
+    (folder / "1000000203_NoPain_man_Young.jpg").symlink_to(folder / "nowhere.jpg")
+    (folder / "1000000204_NoPain_man_Young.jpg").symlink_to("1000000204_NoPain_man_Young.jpg")
+    os.mkfifo(folder / "1000000205_NoPain_man_Young.jpg")
+    with open(folder / "1000000206_NoPain_man_Young.jpg", "wb") as file:
+        file.truncate(300 * 2**20)
+    links = {f"100000020{n}_NoPain_man_Young.jpg": "unreadable" for n in (3, 4, 5)}
+    return expected | others | links | {"1000000206_NoPain_man_Young.jpg": "too_large"}
 
 
 def test_what_cannot_be_used_is_listed_with_the_reason(raw, tmp_path):
-    (raw / "more").mkdir()
-    expected = broken_files(raw / "more")
-    os.mkfifo(raw / "more" / "pipe.jpg")
-    expected["pipe.jpg"] = "unreadable"
+    folder = raw / "more, with ünicode" / "deeper"
+    folder.mkdir(parents=True)
+    assert len(broken_pictures()) >= 15
+    expected = broken_files(folder)
     result = run(raw, tmp_path / "out")
     rejected = pd.read_csv(tmp_path / "out" / "rejected.csv")
     assert list(rejected.columns) == ["path", "reason", "detail"]
     got = dict(zip(rejected["path"], rejected["reason"], strict=True))
-    assert got == {f"more/{name}": reason for name, reason in expected.items()}
+    place = folder.relative_to(raw).as_posix()
+    escaped = {name: name.replace("\r\n", "\\r\\n") for name in expected}
+    assert got == {f"{place}/{escaped[name]}": reason for name, reason in expected.items()}
     assert result.n_accepted == len(NAMES)
-    assert result.n_ignored == 2
+    assert result.n_ignored == 3
     assert result.n_found == result.n_accepted + result.n_rejected + result.n_ignored
-    assert result.n_found == len(NAMES) + len(expected)
+    assert result.n_found == sum(len(names) for _, _, names in os.walk(raw))
     assert str(tmp_path) not in rejected["detail"].str.cat()
+    assert set(rejected["reason"]) < set(REASONS)
+    assert "Accepted 4 + rejected" in accounting(result)
+
+
+def test_a_folder_that_cannot_be_opened_is_counted(raw, tmp_path, monkeypatch):
+    (raw / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    result = run(raw, tmp_path / "out")
+    assert result.rejected.to_numpy().tolist() == [
+        ["closed", "unreadable", "The folder cannot be opened: Permission denied."]
+    ]
+    assert result.n_found == len(NAMES) + 1
+
+
+def test_a_file_that_cannot_be_opened_is_rejected(raw, tmp_path, monkeypatch):
+    digest = prepare.sha256
+
+    def denied(path):
+        if path.name == NAMES[0]:
+            raise PermissionError(13, "Permission denied")
+        return digest(path)
+
+    monkeypatch.setattr(prepare, "sha256", denied)
+    result = run(raw, tmp_path / "out")
+    assert result.rejected["reason"].to_list() == ["unreadable"]
+    assert result.n_accepted == len(NAMES) - 1
+
+
+def test_linked_folders_count_once_and_lead_not_into_the_outputs(raw, tmp_path):
+    run(raw, tmp_path / "out")
+    (raw / "again").symlink_to(raw / "Images")
+    (raw / "loop").symlink_to(raw)
+    (raw / "outputs").symlink_to(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    Image.fromarray(pair(seed=50)).save(tmp_path / "elsewhere/1000000077_NoPain_man_Young.jpg")
+    result = run(raw, tmp_path / "out")
+    assert (result.n_accepted, result.n_found) == (len(NAMES) + 1, len(NAMES) + 1)
+
+
+def test_names_of_every_kind_lead_to_the_same_columns(raw, tmp_path):
+    odd = raw / os.fsdecode(b"f\xffolder") / "a b" / "ü"
+    odd.mkdir(parents=True)
+    Image.fromarray(pair(seed=40)).save(odd / "1010200009_nopain_WOMAN_young .JPG", "PNG")
+    result = run(raw, tmp_path / "out")
+    row = read_csv(tmp_path / "out/manifest.csv").set_index("image_id").loc["1010200009_right"]
+    assert row[["label", "expression", "gender", "age", "ethnicity"]].to_list() == [
+        "NoPain", "NoPain", "Woman", "Young", "Middle Eastern",
+    ]  # fmt: skip
+    pixels, seam = prepare.read_pair(raw, result, "1010200009")
+    assert (pixels == pair(seed=40)).all()
+    assert seam.kind == "white"
+
+
+def test_what_the_files_were_is_kept(raw, tmp_path):
+    image = Image.fromarray(pair(seed=30))
+    deep = Image.fromarray(pair(seed=31)[:, :, 0].astype(np.uint16) * 257)
+    clear = Image.fromarray(np.dstack([pair(seed=32), np.full((160, 306), 255, np.uint8)]))
+    exif = image.getexif()
+    exif[0x0112] = 8
+    image.transpose(Image.Transpose.ROTATE_270).save(
+        raw / "1000000005_NoPain_man_Young.jpg", quality=92, exif=exif
+    )
+    deep.save(raw / "1000000006_NoPain_man_Young.jpg", "PNG")
+    clear.save(raw / "1000000007_NoPain_man_Young.jpg", "PNG")
+    image = Image.fromarray(pair(seed=33))
+    image.convert("CMYK").save(raw / "1000000008_NoPain_man_Young.jpg")
+    Image.fromarray(pair(seed=34)).save(raw / "1000000009_NoPain_man_Young.png", "WEBP")
+    run(raw, tmp_path / "out")
+    pairs = read_csv(tmp_path / "out" / "pairs.csv").set_index("identity")
+    got = pairs[["format", "mode", "width", "height", "seam", "seam_start", "seam_end"]]
+    cut = [306, 160, "white", 148, 156]
+    for number, kind in zip(
+        range(4, 10),
+        [("JPEG", "RGB"), ("JPEG", "RGB"), ("PNG", "I;16"), ("PNG", "RGBA"), ("JPEG", "CMYK"),
+         ("WEBP", "RGB")],
+        strict=True,
+    ):  # fmt: skip
+        identity = next(i for i in got.index if i.endswith(f"{number:05}"))
+        assert got.loc[identity].to_list() == [*kind, *cut], identity
+    for row in pairs.itertuples():
+        assert row.bytes == (raw / row.path).stat().st_size
+
+
+def test_the_same_bytes_under_two_ids_are_used_once(raw, tmp_path):
+    shutil.copy(raw / "Images" / NAMES[1], raw / "1101400099_Pain_Man_Old.jpg")
+    result = run(raw, tmp_path / "out")
+    assert result.rejected[["path", "reason"]].to_numpy().tolist() == [
+        ["1101400099_Pain_Man_Old.jpg", "duplicate_picture"]
+    ]
+    assert NAMES[1] in result.rejected["detail"][0]
+    assert result.n_accepted == len(NAMES)
+
+
+def test_the_same_bytes_under_contradictory_names_are_not_used(raw, tmp_path):
+    shutil.copy(raw / "Images" / NAMES[1], raw / "1001400099_NoPain_Man_Old.jpg")
+    result = run(raw, tmp_path / "out")
+    assert set(result.rejected["reason"]) == {"contradictory_duplicate"}
+    assert len(result.rejected) == 2
+    assert result.n_accepted == len(NAMES) - 1
+    assert "1101400002" not in set(result.manifest["identity"])
+    faces = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.jpg")}
+    assert faces == set(result.manifest["path"])
+
+
+def test_people_with_nearly_the_same_picture_are_in_one_split(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for n in range(10):
+        Image.fromarray(pair(seed=20 * n)).save(raw / f"10000000{n:02}_NoPain_man_Young.png")
+    left, right = pair(seed=180)[:, :150], pair(seed=500)[:, 154:]
+    again = np.concatenate([left, np.full((160, 4, 3), 254, np.uint8), right], axis=1)
+    Image.fromarray(again).resize((459, 240)).save(raw / "1000000055_NoPain_man_Young.jpg")
+    for seed in range(4):
+        result = run(raw, tmp_path / "out", seed)
+        table = pd.read_csv(tmp_path / "out/duplicates.csv", dtype=str)
+        assert table[table.columns[:4]].to_numpy().tolist() == [
+            ["1000000009", "left", "1000000055", "left"]
+        ]
+        splits = result.manifest.groupby("identity")["split"].first()
+        assert splits["1000000009"] == splits["1000000055"]
+        assert result.pairs.set_index("identity")["duplicate_group"]["1000000055"] == "1000000009"
+    assert "1 time a half looks like one of another person: this ties 2 people" in read_duplicates(
+        result
+    )
+    assert "bind 1 person to another one's split" in result.splitting.note
 
 
 def test_a_damaged_file_leaves_its_id_to_the_next_one(raw, tmp_path):
@@ -242,7 +419,7 @@ def test_again_gives_the_same_bytes_without_the_work(raw, tmp_path, monkeypatch)
     shutil.copytree(raw, tmp_path / "elsewhere")
     run(tmp_path / "elsewhere", tmp_path / "other")
     assert contents(tmp_path / "other") == first
-    monkeypatch.setattr(prepare, "read_rgb", None)  # whoever decodes a picture again, fails
+    monkeypatch.setattr(prepare, "read_picture", None)  # whoever decodes a picture again, fails
     run(raw, tmp_path / "out")
     assert contents(tmp_path / "out") == first
 
@@ -264,6 +441,7 @@ def test_a_killed_run_is_taken_up_and_ends_the_same(raw, tmp_path, monkeypatch):
     assert not (out / "manifest.csv").exists()
     with open(out / "journal.jsonl", "a") as file:
         file.write('{"key": "10114')
+    (out / ".manifest-a1b2c3d4.csv").write_text("half")
     (out / "Pain").mkdir(exist_ok=True)
     (out / "Pain" / ".1101400002_right-x1y2.jpg").write_bytes(b"half")
     monkeypatch.setattr(prepare, "write_jpeg", write_jpeg)
@@ -293,7 +471,22 @@ def test_folds_decide_where_they_are_given(raw, tmp_path):
     result = prepare.prepare_dataset(raw, tmp_path / "out", folds, [0.7, 0.15, 0.15], 0)
     splits = result.manifest.groupby("identity")["split"].first()
     assert splits.loc[[n[:10] for n in NAMES]].to_list() == ["train", "train", "validation", "test"]
-    assert "fold 3 is test" in result.split_note
+    assert "Fold 3 is test" in result.splitting.note
+    table = read_csv(tmp_path / "out" / "folds.csv")
+    assert table["fold"].to_list() == [0, 3, 1, 2]  # in the order of IDs
+    run(raw, tmp_path / "out")
+    assert not (tmp_path / "out" / "folds.csv").exists()
+
+
+def test_folds_are_found_beside_the_pairs(raw, tmp_path):
+    (raw / "SynPain_folds.txt").write_text(
+        "".join(f"{n[:10]},{i}\r\n" for i, n in enumerate(NAMES))
+    )
+    result = prepare.prepare_dataset(raw, tmp_path / "out", "auto", [4, 0], 0)
+    assert result.manifest.set_index("image_id")["split"][f"{NAMES[0][:10]}_left"] == "test"
+    assert result.n_ignored == 1
+    result = run(raw, tmp_path / "out")
+    assert result.splitting.folds is None
 
 
 def test_folders_that_are_missing_empty_or_useless(raw, tmp_path):
@@ -342,7 +535,9 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path):
     }
     for name, (image, options) in kinds.items():
         image.save(tmp_path / name, **options)
-        pixels = read_rgb(tmp_path / name)
+        picture = read_picture(tmp_path / name)
+        pixels = picture.pixels
+        assert picture.mode == image.mode
         assert pixels.shape == (32, 64, 3), name
         assert pixels.dtype == np.uint8
         assert np.abs(pixels.astype(int) - rgb).max() <= 4, name

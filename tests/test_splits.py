@@ -10,11 +10,14 @@ from helpers.errors import StudyError
 from helpers.naming import AGES, CELL, ETHNICITIES, EXPRESSIONS, GENDERS
 from helpers.splits import (
     SPLITS,
+    KFold,
+    assign_folds,
     assign_splits,
     check_disjoint,
     check_ratios,
-    read_folds,
-    splits_from_folds,
+    check_split,
+    keep_together,
+    splits_by_fold,
 )
 
 CELLS = list(product(EXPRESSIONS, GENDERS, AGES, ETHNICITIES))
@@ -128,62 +131,92 @@ def test_a_person_in_two_splits_is_named():
         check_disjoint(table)
 
 
-IDS = [f"10000000{n:02}" for n in range(10)]
+@given(
+    counts=st.lists(st.integers(0, 12), min_size=1, max_size=40).filter(lambda c: sum(c) >= 10),
+    n_folds=st.sampled_from([3, 5, 10]),
+    seed=st.integers(0, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_folds_share_every_cell_alike(counts, n_folds, seed):
+    table = people(counts)
+    folds = assign_folds(table, n_folds, seed)
+    fold = table["identity"].map(folds)
+    sizes = fold.value_counts()
+    assert set(folds.values()) == set(range(n_folds))
+    assert sizes.max() - sizes.min() <= 1
+    cells = pd.crosstab([table[key] for key in CELL], fold)
+    shares = cells.sum(axis=1).to_numpy()[:, None] / n_folds
+    assert np.abs(cells.to_numpy() - shares).max() <= 1 + 1e-9
+
+
+def test_over_all_k_runs_everybody_is_tested_once_and_validates_once():
+    table = people([4] * 40)
+    folds = assign_folds(table, 5, 0)
+    runs = [splits_by_fold(folds, folds, KFold(5, test)) for test in range(5)]
+    for name in ("test", "validation"):
+        assert {tuple(run[i] for run in runs).count(name) for i in folds} == {1}
+    for key in CELL:
+        counts = pd.crosstab(table["identity"].map(folds), table[key])
+        assert np.abs(counts.to_numpy() - counts.sum().to_numpy() / 5).max() <= 1
+
+
+def test_more_folds_than_pairs():
+    with pytest.raises(StudyError, match="10 folds, more than the 4 usable pairs"):
+        assign_folds(people([4]), 10, 0)
+
+
+@given(
+    counts=st.lists(st.integers(0, 8), min_size=2, max_size=40).filter(lambda c: sum(c) >= 3),
+    tied=st.lists(st.lists(st.integers(0, 400), min_size=2, max_size=4), max_size=5),
+    seed=st.integers(0, 3),
+)
+@settings(max_examples=80, deadline=None)
+def test_a_group_comes_into_one_split(counts, tied, seed):
+    table = people(counts)
+    identities = list(table["identity"])
+    groups = {identity: identity for identity in identities}
+    for members in tied:
+        ids = [identities[m % len(identities)] for m in members]
+        for identity in ids:
+            groups[identity] = ids[0]
+    splits = assign_splits(table, RATIOS[0], seed, groups)
+    assert set(splits) == set(identities)
+    check_disjoint(pd.DataFrame({"identity": groups, "split": splits}))
+    if len(table) >= 100:  # where there is room, groups cost no more than a pair or two
+        gap = np.abs(tally(table, splits, [])[0] - len(table) * np.array(RATIOS[0]))
+        assert gap.max() <= 2
+
+
+def test_groups_that_leave_no_room_still_keep_together():
+    table = people([6])
+    ids = list(table["identity"])
+    groups = dict.fromkeys(ids[:5], ids[0]) | {ids[5]: ids[5]}
+    splits = assign_splits(table, RATIOS[0], 0, groups)
+    assert len({splits[i] for i in ids[:5]}) == 1
+    assert splits[ids[5]] != splits[ids[0]]
+
+
+def test_people_alone_in_their_groups_are_split_as_without_groups():
+    table = people([7] * 40)
+    alone = {identity: identity for identity in table["identity"]}
+    assert assign_splits(table, RATIOS[0], 3, alone) == assign_splits(table, RATIOS[0], 3)
 
 
 @pytest.mark.parametrize(
-    "form",
-    [
-        "{id} {fold}\n",
-        "{id},{fold}\r\n",
-        "{id}\t{fold}\n\n",
-        "  {id} ;  {fold}  \n",
-        "{fold}, {id}\n",
-        "{id}_NoPain_man_Young.jpg {fold}\n",
-    ],
+    ("asked", "expected"),
+    [([5], KFold(5, 4)), ([5, 0], KFold(5, 0)), ([3, 2], KFold(3, 2)), ([0.7, 0.15, 0.15],) * 2],
 )
-@pytest.mark.parametrize("head", ["", "\ufeff", "ID fold\n", "# folds of SynPAIN\n"])
-def test_folds_are_read_in_any_layout(tmp_path, form, head):
-    path = tmp_path / "folds.txt"
-    lines = (form.format(id=identity, fold=n % 5) for n, identity in enumerate(IDS))
-    path.write_bytes((head + "".join(lines)).encode())
-    assert read_folds(path) == {identity: n % 5 for n, identity in enumerate(IDS)}
+def test_what_split_ratios_can_ask_for(asked, expected):
+    assert check_split(asked) == (expected if isinstance(expected, KFold) else tuple(expected))
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("", "0 different folds"),
-        ("1000000000 1\n1000000001 2\n", "2 different folds"),
-        ("\n".join(f"10000000{n:02} {n}" for n in range(30)), "30 different folds"),
-        ("1000000000 1\nhello\n", "line 2: 'hello'"),
-        ("1000000000 1\n1000000001 2 3\n", "line 2"),
-        ("1000000000 one\n", "line 1"),
-        ("1000000000 1\n1000000000 2\n", "line 2: 1000000000 has two different folds"),
-        ("\x00\x01\x02", "0 different folds"),
-    ],
-)
-def test_folds_that_cannot_be_understood(tmp_path, text, complaint):
-    path = tmp_path / "folds.txt"
-    path.write_text(text)
-    with pytest.raises(StudyError, match=complaint):
-        read_folds(path)
+@pytest.mark.parametrize("asked", [[], [2], [21], [5, 5], [5, -1], [1, 0], [0.5, 0.5], [True]])
+def test_what_split_ratios_cannot_ask_for(asked):
+    with pytest.raises(StudyError, match="split_ratios"):
+        check_split(asked)
 
 
-def test_a_missing_folds_file_is_named(tmp_path):
-    with pytest.raises(StudyError, match=r"nowhere\.txt does not exist"):
-        read_folds(tmp_path / "nowhere.txt")
-
-
-def test_highest_fold_is_test_and_the_next_validation():
-    folds = {identity: n % 5 + 1 for n, identity in enumerate(IDS)}
-    splits, note = splits_from_folds([*IDS[:5], "1000000099"], folds)
-    assert list(splits.values()) == ["train", "train", "train", "validation", "test", "train"]
-    assert "fold 5 is test, fold 4 is validation" in note
-    assert "no fold for 1 of the pairs" in note
-
-
-def test_folds_of_other_people_are_refused():
-    folds = {identity: n % 3 for n, identity in enumerate(IDS)}
-    with pytest.raises(StudyError, match="no fold for 2 of the 3 pairs, 1000000098"):
-        splits_from_folds(["1000000099", "1000000098", IDS[0]], folds)
+def test_a_group_takes_the_fold_of_most_of_it():
+    groups = {"a": "a", "b": "a", "c": "a", "d": "d", "e": "d", "f": "d", "g": "g"}
+    folds = keep_together({"a": 1, "b": 2, "c": 2, "d": 3, "e": 0, "g": 4}, groups)
+    assert folds == {"a": 2, "b": 2, "c": 2, "d": 0, "e": 0, "f": 0, "g": 4}
