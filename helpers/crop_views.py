@@ -1,4 +1,4 @@
-"""What notebook 02 shows: detections, their rate, the alignment, crops of every cell."""
+"""What notebook 02 shows: settings, detections, their rate, the alignment, crops of every cell."""
 
 from pathlib import Path
 
@@ -10,10 +10,18 @@ from matplotlib.patches import Rectangle
 from helpers import figures
 from helpers.align import Face, crop_face
 from helpers.crops import read_detections
-from helpers.files import project_path, short_path
+from helpers.files import project_path, read_csv, short_path
 from helpers.naming import AGES, ETHNICITIES, GENDERS
 from helpers.pair_views import LABEL_COLOURS
-from helpers.prose import number, percent, plural
+from helpers.prose import listing, markdown_table, number, percent, plural
+
+_SOURCES = {
+    "standin": "rendered faces at full size",
+    "small": "the same at a third of it",
+    "real": "real pairs",
+}
+_BATCH = 8  # the halves of full size that go through MTCNN together
+_PACKAGE = "MTCNN.detect"  # the method that calls the package as it comes
 
 
 def detection_rates(crops: pd.DataFrame) -> plt.Figure:
@@ -151,6 +159,82 @@ def read_failures(crops: pd.DataFrame) -> str:
     return (
         f"In {plural(len(missed), 'picture')} ({pain} of them Pain) no face was found; there the "
         "crop is the central square, and `detected` is False in the manifest."
+    )
+
+
+def settings_table(path: str | Path, min_face_size: int) -> str:
+    """Return what the detector's settings cost and keep, as a Markdown table.
+
+    `path` is the table of `benchmarks/crop_settings.py`; where it is not there, a sentence says so.
+    Shown are the package by itself, the study's settings (bold), and those that differ from these
+    in one. A cell has the milliseconds of one core per picture, the faces kept of those that the
+    package finds at its default settings, and the least overlap of the boxes.
+    """
+    measured = _measured(path)
+    if measured is None:
+        return f"`{short_path(path)}` is not there; `benchmarks/crop_settings.py` measures it."
+    alike = _alike(measured, min_face_size)
+    shown = measured[(measured["method"] == _PACKAGE) | (alike.sum(axis=1) >= 2)]
+    rows = []
+    keys = ["method", "min_face_size", "scale", "batch"]
+    for (method, size, scale, batch), group in shown.groupby(keys, sort=False):
+        own = method != _PACKAGE
+        row = {
+            "": "this study" if own else "facenet-pytorch, face by face",
+            "smallest face": f"{size:.0f} px",
+            "scale": number(scale, 2),
+            "batch": str(batch),
+        }
+        for part in group.itertuples():
+            cell = f"{part.ms:.0f} ms · {part.kept} of {part.expected} · {number(part.iou_min, 2)}"
+            row[_SOURCES.get(part.source, part.source)] = cell
+        if own and alike.loc[group.index].all(axis=None):
+            row = {name: f"**{text}**" for name, text in row.items()}
+        rows.append(row)
+    return markdown_table(pd.DataFrame(rows).fillna(""))
+
+
+def read_settings(path: str | Path, min_face_size: int) -> str:
+    """Return in a sentence or two what the table says for the study's settings (or nothing)."""
+    measured = _measured(path)
+    if measured is None:
+        return ""
+    own = measured[(measured["method"] != _PACKAGE)]
+    chosen = own[_alike(own, min_face_size).all(axis=1)]
+    if chosen.empty:
+        return f"A smallest face of {min_face_size} pixels was not measured."
+    package = measured[measured["method"] == _PACKAGE].set_index("source")
+    chosen = chosen.set_index("source")
+    kept, expected = chosen["kept"].sum(), chosen["expected"].sum()
+    faster = package["ms"].reindex(chosen.index) / chosen["ms"]
+    least = chosen["iou_min"].min()
+    text = (
+        f"With the study's settings {kept} of {expected} faces ({percent(kept / expected, 1)}) "
+        f"have the package's box (overlap 0.8 or more, least {number(least, 2)}), "
+        f"and one core searches {number(faster.min(), 1)} to {number(faster.max(), 1)} times as "
+        "many pictures a second."
+    )
+    worse = own[(own["batch"] == _BATCH) & (own["kept"] < own["expected"])]
+    if len(worse):
+        lost = worse.groupby(["min_face_size", "scale"], sort=True).size().index
+        places = [f"{size} px and scale {number(scale, 2)}" for size, scale in lost]
+        text += f" Faces are lost at {listing(places)}."
+    return text
+
+
+def _measured(path: str | Path) -> pd.DataFrame | None:
+    path = project_path(path)
+    return read_csv(path) if path.is_file() else None
+
+
+def _alike(measured: pd.DataFrame, min_face_size: int) -> pd.DataFrame:
+    """Tell which of a row's settings are the study's."""
+    return pd.DataFrame(
+        {
+            "min_face_size": measured["min_face_size"] == min_face_size,
+            "scale": measured["scale"] == 1,
+            "batch": measured["batch"] == _BATCH,
+        }
     )
 
 

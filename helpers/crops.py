@@ -1,9 +1,4 @@
-"""From prepared faces to aligned face crops: MTCNN finds the face, the rest is geometry.
-
-The only file that imports facenet-pytorch. MTCNN: Zhang, Zhang, Li and Qiao, "Joint face detection
-and alignment using multitask cascaded convolutional networks", IEEE Signal Processing Letters 23,
-2016; its weights are inside the package.
-"""
+"""From prepared faces to aligned face crops: MTCNN finds the face, the rest is geometry."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from facenet_pytorch import MTCNN
 
-from helpers.align import Face, choose_face, crop_centre, crop_face
-from helpers.devices import pick_device
+from helpers.align import Face, crop_centre, crop_face
+from helpers.detector import FaceDetector
 from helpers.errors import StudyError
 from helpers.files import existing_folder, project_path, read_csv, sha256, short_path, write_csv
 from helpers.pictures import PictureError, read_rgb, write_jpeg
@@ -24,37 +18,9 @@ from helpers.work import Journal, side_by_side
 
 CROP_COLUMNS = [*MANIFEST_COLUMNS, "detected", "probability", "box", "landmarks"]
 
-_BATCH = 32  # pictures of one size that go through MTCNN together
-_VERSION = 1  # of what is done to a face; a change of it makes old work count for nothing
-
-
-class FaceDetector:
-    """MTCNN with its shipped weights; finds faces of at least `min_face_size` pixels."""
-
-    def __init__(self, min_face_size: int, device: str = "auto") -> None:
-        """Load the three networks. Raises `StudyError` for `cuda` without a GPU."""
-        self.min_face_size = min_face_size
-        self._mtcnn = MTCNN(min_face_size=min_face_size, device=pick_device(device)).eval()
-
-    def __call__(self, pictures: list[np.ndarray]) -> list[Face | None]:
-        """Return the chosen face of each picture, None where there is none.
-
-        `pictures`: arrays (height, width, 3) of uint8, all of one size. Coordinates are rounded to
-        0.01 pixel, so that the last bits of the arithmetic (threads, batches) leave no trace.
-        """
-        height, width = pictures[0].shape[:2]
-        if min(height, width) < self.min_face_size:  # MTCNN fails where no face can fit
-            return [None] * len(pictures)
-        found = self._mtcnn.detect(np.stack(pictures), landmarks=True)
-        chosen = []
-        for boxes, probabilities, landmarks in zip(*found, strict=True):
-            faces = [] if boxes is None else zip(boxes, landmarks, probabilities, strict=True)
-            faces = [
-                Face(_rounded(box, 2), _rounded(points, 2), round(float(probability), 4))
-                for box, points, probability in faces
-            ]
-            chosen.append(choose_face(faces, width, height))
-        return chosen
+# Pictures of one size that go through MTCNN together: as many, and no more than so many pixels.
+_BATCH, _BATCH_PIXELS = 32, 4_000_000
+_VERSION = 2  # of what is done to a face; a change of it makes old work count for nothing
 
 
 def crop_faces(
@@ -68,40 +34,70 @@ def crop_faces(
     """Crop every prepared face to `crop_size` × `crop_size` pixels, and return the manifest.
 
     Writes `Pain/`, `NoPain/`, `manifest.csv` (`CROP_COLUMNS`) and `journal.jsonl` into `out_dir`.
-    `margin` is the share of the face box added on each side; `min_face_size` is in pixels. A face
-    that MTCNN does not find becomes the central square, with `detected` False. Crops that were
-    made from the same picture with the same parameters are kept, others are removed;
-    `manifest.csv` is there only while the folder is whole. Raises `StudyError` for a missing
-    folder or manifest, a prepared face that is missing or damaged, and `cuda` without a GPU.
+    `margin` is the share of the face box added on each side; `min_face_size` is in pixels of the
+    prepared picture. A face that MTCNN does not find becomes the central square, with `detected`
+    False. Faces and crops that were found and made from the same picture with the same parameters
+    are kept, others are removed; `manifest.csv` is there only while the folder is whole. At any
+    time a few batches of pictures are in memory, whatever their number. Raises `StudyError` for a
+    missing folder or manifest, a prepared face that is missing or damaged, and `cuda` without a
+    GPU.
     """
-    source = existing_folder(prepared_dir, "prepared faces of notebook 01")
-    out = project_path(out_dir)
+    source, out = project_path(prepared_dir), project_path(out_dir)
     if out.resolve() == source.resolve():
         raise StudyError(f"The folder {short_path(out)} is both prepared_dir and out_dir.")
-    table = read_csv(source / "manifest.csv")
-    _check(table, source)
+    table = read_prepared(source)
     detect = FaceDetector(min_face_size, device)
     out.mkdir(parents=True, exist_ok=True)
     (out / "manifest.csv").unlink(missing_ok=True)
+    for name in (".manifest-*.csv", ".journal-*.jsonl"):  # a kill left them half written
+        for path in out.glob(name):
+            path.unlink()
     settings = {"crop_size": crop_size, "margin": margin, "min_face_size": min_face_size}
     journal = Journal(out / "journal.jsonl", {"version": _VERSION, **settings})
-    due = list(_batches(table[[not _finished(out, row, journal) for row in table.itertuples()]]))
+    # The batches are those of the whole table, also where most of it is done: what MTCNN finds
+    # depends in the last digit on what it sees together, and a run that was broken off is to end
+    # like any other.
+    unfinished = {row.image_id for row in table.itertuples() if not _finished(out, row, journal)}
+    batches = [(rows, [row for row in rows if row.image_id in unfinished])
+               for rows in _batches(table)]  # fmt: skip
+    batches = [(rows, due) for rows, due in batches if due]
 
-    def crop_batch(rows: list) -> list[dict]:
-        pictures = [_read(source, row.path) for row in rows]
-        faces = zip(rows, pictures, detect(pictures), strict=True)
-        return [_write_crop(out / row.path, *face, crop_size, margin) for row, *face in faces]
+    def work_on(batch: tuple[list, list]) -> None:
+        rows, due = batch
+        pictures = {row.image_id: _read(source, row) for row in due}
+        unseen = [row for row in due if not _known(row, journal)]
+        if unseen:
+            others = {r.image_id: _read(source, r) for r in rows if r.image_id not in pictures}
+            together = [(pictures | others)[row.image_id] for row in rows]
+            faces = dict(zip((row.image_id for row in rows), detect(together), strict=True))
+            journal.add_all({r.image_id: _describe(r, faces[r.image_id]) for r in unseen})
+        for row in due:
+            entry = journal.get(row.image_id)
+            more = _write_crop(out / row.path, pictures[row.image_id], entry, crop_size, margin)
+            journal.add(row.image_id, entry | more)
 
     with _one_torch_thread():
-        crops = side_by_side(crop_batch, due, "Cropping", "batch")
-        for rows, entries in zip(due, crops, strict=True):
-            for row, entry in zip(rows, entries, strict=True):
-                journal.add(row.image_id, {"source_sha256": row.sha256, **entry})
+        sizes = [len(due) for _, due in batches]
+        done = len(table) - sum(sizes)
+        for _ in side_by_side(work_on, batches, "Cropping", "face", sizes=sizes, done=done):
+            pass
     journal.keep(list(table["image_id"]))
     remove_unlisted(out, set(table["path"]))
     manifest = _manifest(table, journal, crop_size)
     write_csv(out / "manifest.csv", manifest)
     return manifest
+
+
+def read_prepared(prepared_dir: str | Path) -> pd.DataFrame:
+    """Return the manifest of notebook 01's faces; raise `StudyError` where it is none."""
+    path = existing_folder(prepared_dir, "prepared faces of notebook 01") / "manifest.csv"
+    table = read_csv(path)
+    missing = [column for column in MANIFEST_COLUMNS if column not in table]
+    if missing:
+        raise StudyError(f"The file {short_path(path)} lacks the column {missing[0]}.")
+    if table.empty:
+        raise StudyError(f"The file {short_path(path)} lists no faces.")
+    return table
 
 
 def read_detections(out_dir: str | Path) -> pd.DataFrame:
@@ -131,72 +127,74 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _check(table: pd.DataFrame, source: Path) -> None:
-    name = short_path(source / "manifest.csv")
-    missing = [column for column in MANIFEST_COLUMNS if column not in table]
-    if missing:
-        raise StudyError(f"The file {name} lacks the column {missing[0]}.")
-    if table.empty:
-        raise StudyError(f"The file {name} lists no faces.")
-
-
-def _batches(due: pd.DataFrame) -> Iterator[list]:
-    """Yield rows in lists of up to `_BATCH`; the pictures of one list have one size."""
-    for _, group in due.groupby(["width", "height"], sort=False):
+def _batches(table: pd.DataFrame) -> Iterator[list]:
+    """Yield rows in lists; the pictures of one list have one size and fit into memory together."""
+    for (width, height), group in table.groupby(["width", "height"], sort=False):
         rows = list(group.itertuples())
-        for start in range(0, len(rows), _BATCH):
-            yield rows[start : start + _BATCH]
+        count = max(1, min(_BATCH, _BATCH_PIXELS // (width * height)))
+        for start in range(0, len(rows), count):
+            yield rows[start : start + count]
 
 
-def _read(source: Path, path: str) -> np.ndarray:
+def _read(source: Path, row: tuple) -> np.ndarray:
+    name = short_path(source / row.path)
     try:
-        return read_rgb(source / path)
+        pixels = read_rgb(source / row.path)
     except PictureError as error:
         raise StudyError(
-            f"The prepared face {short_path(source / path)} cannot be read ({error.reason}): run "
-            "notebook 01 again."
+            f"The prepared face {name} cannot be read ({error.reason}): run notebook 01 again."
         ) from error
+    if pixels.shape[:2] != (row.height, row.width):
+        raise StudyError(
+            f"The prepared face {name} has not the size that its manifest says: run notebook 01 "
+            "again."
+        )
+    return pixels
+
+
+def _known(row: tuple, journal: Journal) -> bool:
+    """Tell whether MTCNN has looked at this very picture."""
+    entry = journal.get(row.image_id)
+    return entry is not None and entry["source_sha256"] == row.sha256
 
 
 def _finished(out: Path, row: tuple, journal: Journal) -> bool:
     """Tell whether the crop of a prepared face is there, and still that of this very picture."""
-    entry = journal.get(row.image_id)
     path = out / row.path
     return (
-        entry is not None
-        and entry["source_sha256"] == row.sha256
+        _known(row, journal)
         and path.is_file()
-        and sha256(path) == entry["sha256"]
+        and sha256(path) == journal.get(row.image_id).get("sha256")
     )
 
 
-def _write_crop(
-    path: Path, pixels: np.ndarray, face: Face | None, crop_size: int, margin: float
-) -> dict:
-    """Write one crop and return its journal entry."""
+def _describe(row: tuple, face: Face | None) -> dict:
+    """Return the journal's entry of a face that was looked for and is not cropped yet."""
+    entry = {"source_sha256": row.sha256, "detected": face is not None}
     if face is None:
-        write_jpeg(path, crop_centre(pixels, crop_size))
-        return {"sha256": sha256(path), "detected": False}
-    crop, landmarks = crop_face(pixels, face, crop_size, margin)
-    write_jpeg(path, crop)
-    return {
-        "sha256": sha256(path),
-        "detected": True,
+        return entry
+    return entry | {
         "probability": face.probability,
         "box": face.box.tolist(),
         "points": face.landmarks.tolist(),
-        "landmarks": _rounded(landmarks, 2).ravel().tolist(),
     }
-
-
-def _rounded(values: np.ndarray, digits: int) -> np.ndarray:
-    return np.round(np.asarray(values, dtype=float), digits)
 
 
 def _face(entry: dict) -> Face | None:
     if not entry["detected"]:
         return None
     return Face(np.array(entry["box"]), np.array(entry["points"]), entry["probability"])
+
+
+def _write_crop(path: Path, pixels: np.ndarray, entry: dict, crop_size: int, margin: float) -> dict:
+    """Write one crop; return what it adds to the entry."""
+    face = _face(entry)
+    if face is None:
+        write_jpeg(path, crop_centre(pixels, crop_size))
+        return {"sha256": sha256(path)}
+    crop, landmarks = crop_face(pixels, face, crop_size, margin)
+    write_jpeg(path, crop)
+    return {"sha256": sha256(path), "landmarks": np.round(landmarks, 2).ravel().tolist()}
 
 
 def _manifest(table: pd.DataFrame, journal: Journal, crop_size: int) -> pd.DataFrame:

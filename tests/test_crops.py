@@ -1,9 +1,19 @@
+import gc
 import math
+import multiprocessing
+import os
+import re
+import shutil
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -11,9 +21,10 @@ from PIL import Image
 from helpers import crops
 from helpers.align import Face, choose_face, crop_centre, crop_face
 from helpers.errors import StudyError
-from helpers.files import ROOT, read_csv, write_csv
+from helpers.files import ROOT, read_csv, sha256, write_csv
 from helpers.pictures import read_rgb
 from helpers.prepare import MANIFEST_COLUMNS, prepare_dataset
+from helpers.work import Journal
 
 COLUMNS = [*MANIFEST_COLUMNS, "detected", "probability", "box", "landmarks"]
 
@@ -177,31 +188,62 @@ def test_again_gives_the_same_without_looking(rendered, cropped, tmp_path, monke
     assert contents(out) == before
 
 
-def test_only_what_changed_is_done_again(rendered, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    before = run(rendered, out)
-    seen = []
+@pytest.fixture
+def seen(monkeypatch):
+    """How many pictures MTCNN was given, call by call."""
+    counts = []
     detect = crops.FaceDetector.__call__
     monkeypatch.setattr(
-        crops.FaceDetector, "__call__", lambda self, p: seen.append(len(p)) or detect(self, p)
+        crops.FaceDetector, "__call__", lambda self, p: counts.append(len(p)) or detect(self, p)
     )
+    return counts
+
+
+def test_only_what_changed_is_done_again(rendered, tmp_path, seen):
+    out = tmp_path / "out"
+    before = run(rendered, out)
+    assert sum(seen) == 6
+    seen.clear()
+    kept = out / before["path"].iloc[1]
+    written = kept.stat().st_mtime_ns
     (out / before["path"].iloc[0]).unlink()
     pd.testing.assert_frame_equal(run(rendered, out), before)
-    assert sum(seen) == 1
-    seen.clear()
+    assert not seen
+    assert kept.stat().st_mtime_ns == written
     other = run(rendered, out, margin=0.1)
     assert sum(seen) == 6
     assert (other["sha256"] != before["sha256"])[before["detected"]].all()
 
 
+def copy_faces(source, folder, table):
+    for path in table["path"]:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes((source / path).read_bytes())
+    write_csv(folder / "manifest.csv", table)
+
+
+def test_another_picture_under_the_same_name_is_cropped_anew(rendered, tmp_path):
+    faces, table = tmp_path / "faces", read_csv(rendered / "manifest.csv")
+    copy_faces(rendered, faces, table)
+    before = run(faces, tmp_path / "out")
+    first = faces / table["path"].iloc[0]
+    with Image.open(first) as picture:
+        mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    mirrored.save(first, quality=95)
+    table.loc[0, "sha256"] = sha256(first)
+    write_csv(faces / "manifest.csv", table)
+    after = run(faces, tmp_path / "out")
+    assert list(after["sha256"] != before["sha256"]) == [True] + 5 * [False]
+    x1, _, x2, _ = map(float, before["box"].iloc[0].split())
+    mirrored_x1, _, mirrored_x2, _ = map(float, after["box"].iloc[0].split())
+    width = table["width"].iloc[0]
+    assert (mirrored_x1, mirrored_x2) == pytest.approx((width - x2, width - x1), abs=0.1 * width)
+
+
 def test_crops_of_faces_that_are_gone_are_removed(rendered, tmp_path):
     run(rendered, tmp_path / "out")
     faces = tmp_path / "faces"
-    table = read_csv(rendered / "manifest.csv")
-    for path in table["path"]:
-        (faces / path).parent.mkdir(parents=True, exist_ok=True)
-        (faces / path).write_bytes((rendered / path).read_bytes())
-    write_csv(faces / "manifest.csv", table.iloc[:2])
+    copy_faces(rendered, faces, read_csv(rendered / "manifest.csv").iloc[:2])
     manifest = run(faces, tmp_path / "out")
     left = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.jpg")}
     assert left == set(manifest["path"])
@@ -209,10 +251,12 @@ def test_crops_of_faces_that_are_gone_are_removed(rendered, tmp_path):
     assert len(crops.read_detections(tmp_path / "out")) == 2
 
 
-def test_a_killed_run_is_taken_up_and_ends_the_same(rendered, cropped, tmp_path, monkeypatch):
+def test_a_run_that_was_broken_off_is_taken_up_where_it_was(
+    rendered, cropped, tmp_path, monkeypatch, seen
+):
     run(rendered, tmp_path, margin=0.1)
+    seen.clear()
     write = crops.write_jpeg
-    monkeypatch.setattr(crops, "_BATCH", 2)
     count = []
 
     def stop_later(path, pixels):
@@ -225,33 +269,142 @@ def test_a_killed_run_is_taken_up_and_ends_the_same(rendered, cropped, tmp_path,
     with pytest.raises(KeyboardInterrupt):
         run(rendered, tmp_path)
     assert not (tmp_path / "manifest.csv").exists()
-    monkeypatch.setattr(crops, "write_jpeg", write)
+    looked_at = sum(seen)
+    monkeypatch.setattr(
+        crops, "write_jpeg", lambda path, pixels: count.append(path) or write(path, pixels)
+    )
+    run(rendered, tmp_path)
+    assert sum(seen) == 6 >= looked_at >= 3
+    assert len(count) == len(set(count)) == 6
+    assert contents(tmp_path) == contents(cropped[0])
+
+
+def test_a_killed_run_ends_like_any_other(rendered, cropped, tmp_path):
+    """A process of its own, killed at ten moments: in the middle of a file, a line, a batch."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["helpers.crops"])
+    for _ in range(2):  # the first one waits for the server of processes
+        begin = time.monotonic()
+        undisturbed = context.Process(target=run_alone, args=(rendered, tmp_path / "whole"))
+        undisturbed.start()
+        undisturbed.join()
+        whole = time.monotonic() - begin
+        assert contents(tmp_path / "whole") == contents(cropped[0])
+        shutil.rmtree(tmp_path / "whole")
+    for n, moment in enumerate(np.random.default_rng(0).uniform(0.1, 1, 10)):
+        out = tmp_path / str(n)
+        process = context.Process(target=run_alone, args=(rendered, out))
+        process.start()
+        process.join(whole * moment)
+        process.kill()
+        process.join()
+        run(rendered, out)
+        assert contents(out) == contents(cropped[0])
+
+
+def run_alone(faces, out):
+    """Run in a process of its own, where the bar goes nowhere."""
+    torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    run(faces, out)
+
+
+def test_what_a_kill_left_half_written_is_cleared_away(rendered, cropped, tmp_path):
+    run(rendered, tmp_path)
+    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(lines[:4]) + lines[4][:40])
+    (tmp_path / "manifest.csv").rename(tmp_path / ".manifest-x1y2.csv")
+    (tmp_path / ".journal-x1y2.jsonl").write_bytes(lines[0])
+    crop = tmp_path / cropped[1]["path"].iloc[0]
+    crop.with_name(f".{crop.stem}-x1y2.jpg").write_bytes(crop.read_bytes()[:99])
+    crop.write_bytes(crop.read_bytes()[:-99])
     run(rendered, tmp_path)
     assert contents(tmp_path) == contents(cropped[0])
 
 
-def test_pictures_smaller_than_the_smallest_face_have_none():
-    detect = crops.FaceDetector(80, "cpu")
-    assert detect([np.zeros((70, 300, 3), np.uint8)]) == [None]
+def test_what_is_missing_is_looked_for_among_the_same_pictures(rendered, cropped, tmp_path, seen):
+    """In another batch its last digit might be another."""
+    before = run(rendered, tmp_path)
+    seen.clear()
+    lost = before["image_id"].iloc[0]
+    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    left = [line for line in lines if lost.encode() not in line]
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(left))
+    run(rendered, tmp_path)
+    table = read_csv(rendered / "manifest.csv")
+    assert seen == [int((table["width"] == table["width"].iloc[0]).sum())]
+    assert seen[0] > 1
+    assert contents(tmp_path) == contents(cropped[0])
 
 
-def test_faceless_noise_does_not_stop_the_detector():
-    detect = crops.FaceDetector(20, "cpu")
-    noise = np.random.default_rng(0).integers(0, 255, (3, 100, 90, 3), dtype=np.uint8)
-    assert len(detect(list(noise))) == 3
+@pytest.fixture
+def many(tmp_path):
+    """Sixty prepared pictures, too small for a face."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in range(60):
+        path = f"NoPain/1000{n:06d}_left.jpg"
+        (tmp_path / "many/NoPain").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (64, 60, 3), dtype=np.uint8)).save(
+            tmp_path / "many" / path
+        )
+        row = dict.fromkeys(MANIFEST_COLUMNS, "x")
+        row |= {"image_id": f"1000{n:06d}_left", "path": path, "label": "NoPain"}
+        rows.append(row | {"width": 60, "height": 64})
+    write_csv(tmp_path / "many/manifest.csv", pd.DataFrame(rows))
+    return tmp_path / "many"
 
 
-def test_a_picture_with_two_faces_beside_one_with_one(rendered):
-    table = read_csv(rendered / "manifest.csv").iloc[:2]
-    one, two = (read_rgb(rendered / path) for path in table["path"])
-    grey = np.full_like(one, 128)
-    width = one.shape[1]
-    both, alone, none = crops.FaceDetector(80, "cpu")(
-        [np.hstack([one, two]), np.hstack([grey, two]), np.hstack([grey, grey])]
-    )
-    assert none is None
-    assert alone.box[0] > width
-    assert both is not None
+def test_few_pictures_are_in_memory_at_a_time(many, tmp_path, monkeypatch):
+    monkeypatch.setattr(crops, "_BATCH", 3)
+    read, lock, held, most = crops.read_rgb, threading.Lock(), [0], [0]
+
+    def change(by):
+        with lock:
+            held[0] += by
+            most[0] = max(most[0], held[0])
+
+    def counted(path):
+        pixels = read(path)
+        change(1)
+        weakref.finalize(pixels, change, -1)
+        return pixels
+
+    monkeypatch.setattr(crops, "read_rgb", counted)
+    run(many, tmp_path / "out")
+    gc.collect()
+    assert held[0] == 0
+    assert 3 <= most[0] <= 3 * 2 * 4  # a worker may still hold its last batch when it reads another
+
+
+def test_large_pictures_go_in_small_batches(monkeypatch):
+    def sizes(width, height, count):
+        table = pd.DataFrame({"width": [width] * count, "height": [height] * count})
+        return [len(rows) for rows in crops._batches(table)]
+
+    assert sizes(324, 368, 70) == [32, 32, 6]
+    assert all(n * 656 * 736 <= 4_000_000 for n in sizes(656, 736, 20))
+    assert sizes(5000, 5000, 3) == [1, 1, 1]
+
+
+def test_progress_counts_faces_and_what_was_done_before(many, tmp_path, capfd):
+    run(many, tmp_path / "out")
+    assert "60/60" in capfd.readouterr().err
+    for n in range(20):
+        (tmp_path / f"out/NoPain/1000{n:06d}_left.jpg").unlink()
+    run(many, tmp_path / "out")
+    first, *_, last = capfd.readouterr().err.split("\r")[1:]
+    assert "40/60" in first
+    assert "60/60" in last
+    assert "face/s" in last
+
+
+def test_a_face_of_another_size_than_listed(rendered, tmp_path):
+    table = read_csv(rendered / "manifest.csv")
+    faces = tmp_path / "faces"
+    copy_faces(rendered, faces, table.assign(width=table["width"] + (table.index == 1)))
+    with pytest.raises(StudyError, match=rf"{table['path'].iloc[1]} has not the size"):
+        run(faces, tmp_path / "out")
 
 
 def test_folders_and_faces_that_are_missing(rendered, tmp_path):
@@ -276,6 +429,27 @@ def test_folders_and_faces_that_are_missing(rendered, tmp_path):
 def test_training_does_not_need_the_detector():
     """Only this module may import facenet-pytorch."""
     users = [
-        p.name for p in Path(ROOT / "helpers").glob("*.py") if "facenet_pytorch" in p.read_text()
+        path.name
+        for path in Path(ROOT / "helpers").glob("*.py")
+        if re.search(r"^(from|import) facenet_pytorch", path.read_text(), re.MULTILINE)
     ]
-    assert users == ["crops.py"]
+    assert users == ["mtcnn.py"]
+
+
+def test_the_journal_only_grows_at_its_end_and_takes_threads(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, {"version": 1})
+    with path.open() as file:  # a file put in its place would not show here
+        assert len(file.readlines()) == 1
+        for n in range(50):
+            journal.add(f"face {n}", {"sha256": "x"})
+            assert f"face {n}" in file.readline()
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(
+                lambda n: journal.add_all({f"{n} a": {"n": n}, f"{n} b": {"n": n}}), range(200)
+            )
+        )
+    again = Journal(path, {"version": 1})
+    assert len(again.entries) == 50 + 400
+    assert again.get("7 b") == {"n": 7}
