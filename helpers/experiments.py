@@ -7,14 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from helpers.devices import autocast, pick_device, precision, set_determinism
+from helpers.devices import pick_device, set_determinism
 from helpers.engine import Trainer, auroc, predict
-from helpers.errors import StudyError
 from helpers.faces import FaceStore, load_faces
 from helpers.files import project_path, sha256, short_path
+from helpers.gate import pass_gate, reading
+from helpers.losses import TEMPERATURE
+from helpers.low_precision import settle_precision
 from helpers.models import (
     CLASS,
     DISTILLATION,
@@ -26,9 +27,18 @@ from helpers.models import (
     head_logits,
 )
 from helpers.parameters import RECIPE
-from helpers.runs import Run, finished_run, provenance, read_run, write_run
+from helpers.replay import recorded_teacher
+from helpers.runs import Run, finished_run, provenance, write_run
+from helpers.teachers import (
+    FOLDS,
+    FoldTeachers,
+    FrozenTeacher,
+    ShuffledTeacher,
+    Teacher,
+    fold_of,
+    read_teacher,
+)
 
-FOLDS = 3
 _LATENCY_PASSES = 20
 
 
@@ -76,7 +86,9 @@ def distil_student(parameters: SimpleNamespace, run_dir: str | Path) -> Run:
         run_dir: the run folder, resumed from its last checkpoint where it holds one.
 
     Raises:
-        StudyError: for an unknown student, or a teacher's folder that holds no such teacher.
+        StudyError: for an unknown student, a teacher's folder that holds no such teacher, or a
+            teacher that is not shown to beat chance on validation (see `gate`; unless
+            `allow_weak_teacher`).
     """
     faces = load_faces(parameters.crops_dir, parameters.image_size)
     chosen = _chosen(
@@ -84,108 +96,67 @@ def distil_student(parameters: SimpleNamespace, run_dir: str | Path) -> Run:
     )
     alone = "none" in (parameters.teacher, parameters.distillation)
     chosen["distillation"] = "none" if alone else parameters.distillation
+    if chosen["distillation"] == "soft":
+        chosen["temperature"] = parameters.temperature
     name = f"{parameters.student}-{parameters.teacher}"
     params = {"stage": "student", "name": name, "parameters": chosen}
     params |= {"crops_dir": parameters.crops_dir, "crops_sha256": faces.manifest_sha256}
     if not alone:
         teacher_run = read_teacher(parameters)
+        pass_gate(teacher_run, parameters.allow_weak_teacher)
         params["teacher_dir"] = short_path(teacher_run.folder)
         params["teacher_sha256"] = sha256(teacher_run.folder / "model.safetensors")
     if run := finished_run(run_dir, params):
         return run
     teacher = None
-    if not alone and parameters.teacher_labels == "online":
-        teacher = FrozenTeacher(teacher_run, pick_device(parameters.device))
-    elif not alone:
-        teacher = out_of_fold_teacher(parameters, teacher_run, faces)
+    if not alone:
+        teacher, readings = make_teacher(parameters, teacher_run, faces)
+        params |= {"allow_weak_teacher": parameters.allow_weak_teacher, "teachers": readings}
     device = _begin(parameters)
     model, start = build_student(parameters.student, parameters.init, parameters.image_size)
     params["initialisation"] = start
     return _run(model, faces, chosen, run_dir, params, device, teacher=teacher)
 
 
-def read_teacher(parameters: SimpleNamespace) -> Run:
-    """Read the run in `teacher_dir`; raise `StudyError` where it is not that teacher's."""
-    run = read_run(parameters.teacher_dir)
-    folder = short_path(run.folder)
-    if (run.stage, run.name) != ("teacher", parameters.teacher):
-        raise StudyError(
-            f"The run folder {folder} holds the {run.stage} {run.name}, not the teacher "
-            f"{parameters.teacher}."
-        )
-    if not (run.folder / "model.safetensors").is_file():
-        raise StudyError(f"The run folder {folder} lacks model.safetensors.")
-    trained_at = run.params["parameters"]["image_size"]
-    if trained_at != parameters.image_size:
-        raise StudyError(
-            f"The teacher in {folder} was trained at {trained_at} pixels and the student's "
-            f"image_size is {parameters.image_size}: both must see the same view."
-        )
-    return run
-
-
-class FrozenTeacher:
-    """A trained teacher that never changes: evaluation mode, no gradients.
-
-    Args:
-        run: its finished run.
-        device: where it answers.
-    """
-
-    def __init__(self, run: Run, device: torch.device) -> None:
-        chosen = run.params["parameters"]
-        self.model, _ = build_teacher(run.name, "scratch", chosen["image_size"])
-        self.model.load_state_dict(load_file(run.folder / "model.safetensors"))
-        self.model.to(device).eval().requires_grad_(False)
-        self.device, self.dtype = device, precision(device, chosen["amp"])
-
-    def __call__(self, images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-        """Return the (N,) logits for N normalised views; `rows` is not needed here."""
-        with torch.no_grad(), autocast(self.device, self.dtype):
-            return head_logits(self.model, images)[:, 0].float()
-
-
-class FoldTeachers:
-    """Teachers of which each answers for the faces that it was not trained on."""
-
-    def __init__(self, teachers: list[FrozenTeacher], folds: np.ndarray) -> None:
-        self.teachers, self.folds = teachers, folds
-
-    def __call__(self, images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-        """Return the (N,) logits for N normalised views of the faces `rows`."""
-        logits = torch.empty(len(rows), device=images.device)
-        for fold, teacher in enumerate(self.teachers):
-            mine = torch.from_numpy(self.folds[rows] == fold).to(images.device)
-            if mine.any():
-                logits[mine] = teacher(images[mine], rows)
-        return logits
-
-
-def out_of_fold_teacher(
+def make_teacher(
     parameters: SimpleNamespace, teacher_run: Run, faces: FaceStore
-) -> FoldTeachers:
+) -> tuple[Teacher, list[dict]]:
+    """Return who answers for the teacher, by `teacher_labels`, and the gate's reading of each.
+
+    Raises `StudyError` where one of them does not pass the gate.
+    """
+    device = pick_device(parameters.device)
+    runs = [teacher_run]
+    if parameters.teacher_labels == "out_of_fold":
+        runs = train_fold_teachers(parameters, teacher_run)
+    readings = [pass_gate(run, parameters.allow_weak_teacher) for run in runs]
+    if parameters.teacher_labels in ("online", "replayed"):
+        replay = parameters.teacher_labels == "replayed"
+        teacher, report = recorded_teacher(teacher_run, faces, parameters, device, replay)
+        return teacher, [readings[0] | {"arithmetic": report}]
+    frozen = []
+    for place, run in enumerate(runs):
+        dtype, report = settle_precision(run, faces, device)
+        frozen.append(FrozenTeacher(run, device).use(dtype))
+        readings[place] = readings[place] | {"arithmetic": report}
+    if parameters.teacher_labels == "out_of_fold":
+        return FoldTeachers(frozen, fold_of(faces)), readings
+    return ShuffledTeacher(frozen[0], parameters.seed), readings
+
+
+def train_fold_teachers(parameters: SimpleNamespace, teacher_run: Run) -> list[Run]:
     """Train `FOLDS` teachers by the teacher's recipe, each without one fold of the training set.
 
-    A teacher that has fitted its training set hands back the labels; here every training face is
-    labelled by a teacher that never saw the person. They lie beside the teacher, in `fold<k>/`.
+    A teacher that has fitted its training set hands back the labels; with these every training
+    face is labelled by one that never saw the person. They lie beside the teacher, in `fold<k>/`.
     """
     recipe = dict(teacher_run.params["parameters"])
     recipe |= {"teacher_epochs": recipe["epochs"], "crops_dir": parameters.crops_dir}
     recipe |= {"device": parameters.device}
-    runs = [
+    return [
         _train_teacher(SimpleNamespace(**recipe), teacher_run.folder / f"fold{fold}", fold)
         for fold in range(FOLDS)
     ]
-    device = pick_device(parameters.device)
-    return FoldTeachers([FrozenTeacher(run, device) for run in runs], fold_of(faces))
-
-
-def fold_of(faces: FaceStore) -> np.ndarray:
-    """Return the fold of every face, (N,): training identities dealt out in turn, others -1."""
-    train = (faces.table["split"] == "train").to_numpy()
-    folds = np.full(len(faces.table), -1)
-    folds[train] = pd.factorize(faces.table.loc[train, "identity"], sort=True)[0] % FOLDS
-    return folds
 
 
 def _chosen(parameters: SimpleNamespace, *names: str, epochs: int) -> dict:
@@ -223,6 +194,7 @@ def _run(
         folder=folder,
         params=params,
         distillation=chosen.get("distillation", "hard"),
+        temperature=chosen.get("temperature", TEMPERATURE),
         **options,
     )
     params |= {"precision": str(trainer.dtype).removeprefix("torch.")} | provenance(device)
@@ -246,6 +218,9 @@ def _run(
         labels, scores = faces.labels[rows], decision[rows]
         accuracy = ((scores > 0).float() == labels).float().mean().item()
         metrics[split] = {"accuracy": accuracy, "auroc": auroc(labels, scores)}
+    metrics["validation"] = reading(predictions) | metrics["validation"]
+    if "teachers" in params:
+        metrics["validation"]["teachers"] = params["teachers"]
     return write_run(folder, params, history, predictions, metrics)
 
 

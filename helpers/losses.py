@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-# DeiT's temperature for soft distillation (Touvron et al. 2021, section 5.2 and table 4's recipe).
+# DeiT's temperature for soft distillation (Touvron et al. 2021, section 5.2).
 TEMPERATURE = 3.0
 
 
@@ -17,15 +17,21 @@ def hard_labels(teacher_logits: torch.Tensor) -> torch.Tensor:
     return (teacher_logits > 0).float()
 
 
-def hard_distillation_loss(logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
+def hard_distillation_loss(
+    logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float | None = None
+) -> torch.Tensor:
     """Return the BCE of the distillation token against the teacher's hard label.
 
-    Hard-label distillation of DeiT (Touvron et al. 2021, eq. 3), with BCE on one logit in place
-    of cross-entropy on two.
+    Hard-label distillation of DeiT (Touvron et al. 2021, eq. 3), with BCE on one logit z in place
+    of cross-entropy on two. BCE on z is the cross-entropy on the pair of logits (0, z). A head of
+    two free logits (a, b), as timm's `TokenDistillationTask` has it, gives the same loss wherever
+    z = b - a, but each of its logits gets the gradient of z, one with the opposite sign: b - a
+    moves by twice the step that z would. Hence equal losses and another pace.
 
     Args:
         logits: (N,) of the student's distillation head.
         teacher_logits: (N,) of the frozen teacher, for the same views.
+        temperature: not used, as a decision has none; the soft loss takes it.
     """
     return classification_loss(logits, hard_labels(teacher_logits))
 

@@ -4,16 +4,13 @@ Every model gives P(pain) as the sigmoid of a logit, so the binary cross-entropy
 is literal. A teacher has one head; a student has two, on the class and the distillation token.
 """
 
-from pathlib import Path
-
 import timm
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers.errors import StudyError
-from helpers.files import project_path, sha256, short_path
+from helpers.weights import add_distillation_token, load_weights, read_weights
 
 # Weights of about 300 epochs on ImageNet-1k alone, so that the teachers differ in architecture
 # and not in what they have seen.
@@ -22,102 +19,72 @@ TEACHERS = {
     "swin": "swin_tiny_patch4_window7_224.ms_in1k",
     "swin_base": "swin_base_patch4_window7_224.ms_in1k",
 }
-# The undistilled weights: the distilled ones have already been taught by a CNN (RegNetY).
+# The undistilled weights: the distilled ones have already been taught by a CNN (RegNetY), and are
+# had by the start `imagenet_distilled`.
 STUDENTS = {
     "deit_tiny": "deit_tiny_patch16_224.fb_in1k",
     "deit_small": "deit_small_patch16_224.fb_in1k",
     "deit_base": "deit_base_patch16_224.fb_in1k",
 }
-FACES_WEIGHTS = Path("data/weights/faces")
 CLASS, DISTILLATION = 0, 1
 
 
 def build_teacher(name: str, init: str, image_size: int) -> tuple[nn.Module, dict]:
-    """Build the teacher `name` with one logit; see `_start` for `init` and the errors.
+    """Build the teacher `name` with one logit.
 
-    Returns the model and a description of its start for `params.json`.
+    `init`: `scratch`, or where the weights of all but the head come from, see
+    `weights.read_weights`. `imagenet_distilled` speaks of students: a teacher then takes its plain
+    ImageNet weights. Returns the model and a description of its start for `params.json`. Raises
+    `StudyError` for an unknown name, or weights that cannot be had or do not fit.
     """
     if name not in TEACHERS:
         raise StudyError(f"Unknown teacher '{name}': choose one of {', '.join(TEACHERS)}.")
-    return _start(TEACHERS[name], init, image_size)
+    architecture = TEACHERS[name].split(".")[0]
+    options = {} if "resnet" in architecture else {"img_size": image_size}
+    teacher = timm.create_model(architecture, num_classes=1, **options)
+    if init == "scratch":
+        return teacher, {"init": init, "architecture": architecture}
+    source = "imagenet" if init == "imagenet_distilled" else init
+    return teacher, load_weights(teacher, *read_weights(TEACHERS[name], source))
 
 
 def build_student(name: str, init: str, image_size: int) -> tuple[nn.Module, dict]:
     """Build the distilled DeiT `name`, with two heads of one logit each.
 
-    It starts from undistilled weights: the distillation token and its position from the class
-    token's, the two binary heads new. Returns the model and a description of its start.
+    Both heads are new. From undistilled weights, which is the rule, the distillation token and
+    its position start as the class token's; weights that have such a token (`init` =
+    `imagenet_distilled`, or a file of them) bring it. Otherwise as `build_teacher`.
     """
     if name not in STUDENTS:
         raise StudyError(f"Unknown student '{name}': choose one of {', '.join(STUDENTS)}.")
     undistilled = STUDENTS[name].split(".")[0]
-    student = timm.create_model(
-        undistilled.replace("_patch", "_distilled_patch"), num_classes=1, img_size=image_size
-    )
+    student = timm.create_model(_distilled(undistilled), num_classes=1, img_size=image_size)
     if init == "scratch":
-        return student, {"init": init, "architecture": STUDENTS[name].split(".")[0]}
-    source, start = _start(STUDENTS[name], init, image_size)
-    weights = source.state_dict()
-    position = weights["pos_embed"]
-    weights["dist_token"] = weights["cls_token"].clone()
-    weights["pos_embed"] = torch.cat([position[:, :1], position[:, :1], position[:, 1:]], dim=1)
-    weights = {key: value for key, value in weights.items() if not key.startswith("head.")}
-    left_new, unused = student.load_state_dict(weights, strict=False)
-    assert not unused, unused
-    start["new"] = left_new
-    start["distillation_token"] = "copied from the class token"
-    return student, start
+        return student, {"init": init, "architecture": undistilled}
+    distilled = init == "imagenet_distilled"
+    source = _distilled(STUDENTS[name]) if distilled else STUDENTS[name]
+    weights, start = read_weights(source, init)
+    start["distillation_token"] = "from the weights"
+    if "dist_token" not in weights and {"cls_token", "pos_embed"} <= set(weights):
+        weights = add_distillation_token(weights)
+        start["distillation_token"] = "copied from the class token"
+    return student, load_weights(student, weights, start)
 
 
-def _start(architecture: str, init: str, image_size: int) -> tuple[nn.Module, dict]:
-    """Create a timm model with one logit from `imagenet`, `faces`, `scratch` or a file of weights.
+def _distilled(architecture: str) -> str:
+    return architecture.replace("_patch", "_distilled_patch")
 
-    Raises `StudyError` where the weights cannot be had or do not fit the architecture.
+
+def choose_attention(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Choose how a Transformer that is trained in `dtype` computes its attention on `device`.
+
+    torch's fused attention, except in low precision on a CPU: there its backward pass alone takes
+    longer than the same attention written as two matrix products with a softmax between.
     """
-    name = architecture.split(".")[0]
-    options = {"num_classes": 1}
-    if "resnet" not in name:
-        options["img_size"] = image_size
-    if init == "scratch":
-        return timm.create_model(name, **options), {"init": init, "architecture": name}
-    if init == "imagenet":
-        try:
-            model = timm.create_model(architecture, pretrained=True, **options)
-        except Exception as error:
-            raise StudyError(
-                f"The ImageNet weights of {architecture} could not be fetched "
-                f"({type(error).__name__}): connect to the hub once, or set init to a local file "
-                "of these weights."
-            ) from error
-        return model, {"init": init, "architecture": architecture, "new": _head_names(model)}
-    path = project_path(FACES_WEIGHTS / f"{name}.safetensors" if init == "faces" else init)
-    if not path.is_file():
-        raise StudyError(f"The weights file {short_path(path)} (init '{init}') does not exist.")
-    model = timm.create_model(
-        name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
-    )
-    head = _head_names(model)
-    missing = set(model.state_dict()) - set(_read_weights(path)) - set(head)
-    missing = [key for key in missing if "relative_position_index" not in key]
-    if missing:
-        raise StudyError(
-            f"The weights file {short_path(path)} does not fit {name}: it lacks "
-            f"{len(missing)} tensors, {sorted(missing)[0]} among them."
-        )
-    start = {"init": init, "architecture": name, "file": short_path(path), "new": head}
-    return model, start | {"sha256": sha256(path)}
-
-
-def _head_names(model: nn.Module) -> list[str]:
-    head = model.pretrained_cfg["classifier"]
-    return [key for key in model.state_dict() if key.startswith(f"{head}.")]
-
-
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    return weights.get("model", weights.get("state_dict", weights))
+    fused = device.type != "cpu" or dtype == torch.float32
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = fused
 
 
 def head_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:

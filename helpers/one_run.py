@@ -12,6 +12,7 @@ from helpers.runs import Run
 SAMPLES, SAMPLES_SEED = 2000, 0
 _STARTS = {
     "imagenet": "ImageNet-1k weights",
+    "imagenet_distilled": "ImageNet-1k weights that a CNN (RegNetY) had taught",
     "faces": "weights that regressed facial actions",
     "scratch": "random weights (from scratch)",
 }
@@ -21,6 +22,8 @@ _SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "f1": "F1"
 def describe_start(run: Run) -> str:
     """Return the kind of weights that a run started from, in words."""
     start = run.params["initialisation"]
+    if "folder" in start:
+        return f"the weights in the folder {start['folder']}"
     return _STARTS.get(start["init"], f"the file {start.get('file', start['init'])}")
 
 

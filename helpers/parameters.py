@@ -51,7 +51,9 @@ PARAMETERS = {
     "teacher_dir": _FOLDER,
     "student": Parameter(str, choices=STUDENTS),
     "distillation": Parameter(str, choices=("hard", "soft", "none")),
-    "teacher_labels": Parameter(str, choices=("online", "out_of_fold")),
+    "temperature": Parameter(float, least=0.1),
+    "teacher_labels": Parameter(str, choices=("online", "replayed", "out_of_fold", "shuffled")),
+    "allow_weak_teacher": Parameter(bool),
     "seed": _SEED,
     "teacher_epochs": _COUNT,
     "student_epochs": _COUNT,
@@ -89,8 +91,8 @@ NOTEBOOKS = {
     "02_crop_faces": "prepared_dir out_dir crop_size margin min_face_size device".split(),
     "03_train_teacher": "crops_dir out_dir teacher seed teacher_epochs".split() + RECIPE,
     "04_distill_student": (
-        "crops_dir out_dir teacher teacher_dir student distillation teacher_labels seed "
-        "student_epochs"
+        "crops_dir out_dir teacher teacher_dir student distillation temperature teacher_labels "
+        "allow_weak_teacher seed student_epochs"
     ).split()
     + RECIPE,
     "05_compare_teachers": (

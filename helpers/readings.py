@@ -9,6 +9,7 @@ import numpy as np
 from helpers.bootstrap import Estimate
 from helpers.compare import Panel, own_teacher
 from helpers.figures import label_of
+from helpers.gate import reading_words
 from helpers.metrics import CONTRASTS, THRESHOLD
 from helpers.prose import (
     CHANCE,
@@ -25,6 +26,7 @@ from helpers.prose import (
     with_interval,
 )
 from helpers.tables import Study, comparisons, gap_closed
+from helpers.teaching import weak_readings
 
 PRIMARY = "expressive"
 
@@ -109,6 +111,20 @@ def gap_words(study: Study, contrast: str = PRIMARY) -> str:
             said = f"{lead}, not a gap that this sample can show, so no share of it is given"
         sentences.append(said + ".")
     return " ".join(sentences) or "No student has both its teacher and its untaught twin here."
+
+
+def weak_teachers(study: Study) -> str:
+    """Return which students were taught by a teacher at chance on validation; empty for none."""
+    said: dict[str, list[str]] = {}
+    for run in study.runs:
+        if weak := [reading_words(found) for found in weak_readings(run)]:
+            said.setdefault(name_of(run.name), []).append(f"seed {run.seed}: {listing(weak)}")
+    words = listing([f"{name} ({'; '.join(seeds)})" for name, seeds in said.items()])
+    return words and (
+        f"Validation does not show the teachers of these students to beat chance: {words}. They "
+        "were let through by `allow_weak_teacher`; what their students make of their labels says "
+        "little of the architecture."
+    )
 
 
 def fidelity(study: Study) -> str:

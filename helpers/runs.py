@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from helpers.checkpoints import durable, sync_folder
 from helpers.errors import StudyError
 from helpers.files import ROOT, project_path, read_csv, short_path, write_csv, write_json
 
@@ -90,12 +91,24 @@ def identity_of(params: dict) -> dict:
 def write_run(
     folder: Path, params: dict, history: pd.DataFrame, predictions: pd.DataFrame, metrics: dict
 ) -> Run:
-    """Write all but the weights, `metrics.json` last: where it is, the rest is."""
-    write_json(folder / "params.json", params)
-    write_csv(folder / "history.csv", history)
-    write_csv(folder / "predictions.csv", predictions)
-    write_json(folder / "metrics.json", metrics)
+    """Write all but the weights, `metrics.json` last: where it is, the rest is.
+
+    Raises `StudyError` where the disk is full.
+    """
+    _write(folder / "params.json", params)
+    _write(folder / "history.csv", history)
+    _write(folder / "predictions.csv", predictions)
+    _write(folder / "metrics.json", metrics)
+    sync_folder(folder)
     return read_run(folder)
+
+
+def _write(path: Path, content: dict | pd.DataFrame) -> None:
+    with durable(path) as temporary:
+        if isinstance(content, dict):
+            write_json(temporary, content)
+        else:
+            write_csv(temporary, content)
 
 
 def provenance(device: torch.device) -> dict:

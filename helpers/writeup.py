@@ -21,8 +21,9 @@ from helpers.prose import (
     seeds_agree,
     with_interval,
 )
-from helpers.readings import PRIMARY, compared, gains, name_of, pairs
+from helpers.readings import PRIMARY, compared, gains, name_of, pairs, weak_teachers
 from helpers.tables import Study, counts
+from helpers.teaching import teaching_words
 
 _STAND_IN = ("quick", "standin")
 _RECIPE = ("optimizer", "learning_rate", "schedule", "batch_size", "image_size")
@@ -90,8 +91,10 @@ def abstract(study: Study) -> str:
     people = plural(size["identities"], "identity")
     above = [name_of(arm) for arm in panel.arms if _chance(panel, arm) == "above"]
     rest = [name_of(arm) for arm in panel.arms if _chance(panel, arm) != "above"]
+    weak = weak_teachers(study)
     parts = [
         f"**Finding.** {finding(study)}",
+        f"**Weak teachers.** {weak}" if weak else "",
         f"**The teachers themselves.** {teachers}" if teachers else "",
         f"**What a teacher adds.** {gains(study)}",
         f"**Above chance** on this endpoint: {listing(above) or 'no arm'}."
@@ -137,7 +140,7 @@ def method(study: Study) -> str:
     clip = _values(study, "clip_norm")
     alike = all(" and " not in value for value in (*recipe.values(), clip))
     shared = "the same for all arms" if alike else "**not the same in all arms**"
-    kinds = {run.params["parameters"].get("distillation", "none") for run in study.runs} - {"none"}
+    kinds = {teaching_words(run.params["parameters"]) for run in study.runs} - {"no teacher"}
     lines = {
         "Data": f"{data_name(study)}; cropped and aligned by the eyes. Training: "
         f"{_faces(study.train.faces)}. Test: {_faces(study.test.faces)}. The split is by identity: "
@@ -149,10 +152,10 @@ def method(study: Study) -> str:
         f"{recipe['batch_size']}, {recipe['image_size']} pixels, gradient clipping {clip}; "
         f"{_epochs(study, 'teacher')} epochs for teachers, {_epochs(study, 'student')} for "
         "students. The weights of the best validation epoch are kept.",
-        f"Distillation ({listing(sorted(kinds)) or 'none'})": "the class token learns the labels, "
-        "the distillation token what the frozen teacher says of the same view; the student decides "
-        "by the mean of both heads' logits. The student without a teacher is the same code with "
-        "distillation off.",
+        f"Distillation ({'; '.join(sorted(kinds)) or 'none'})": "the class token learns the "
+        "labels, the distillation token what the frozen teacher says of the same view; the student "
+        "decides by the mean of both heads' logits. The student without a teacher is the same code "
+        "with distillation off.",
         "Test": f"decisions at P(pain) > {THRESHOLD}; 95 % percentile intervals from "
         f"{len(study.test.weights):,} bootstrap samples of identities, the same for every arm; "
         f"{plural(len(seeds_of(study)), 'seed')}.",

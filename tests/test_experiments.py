@@ -230,10 +230,24 @@ def test_out_of_fold_labels_come_from_a_teacher_that_never_saw_the_person(
         assert held_out | identities == set(faces.table["identity"][train])
 
 
-def test_soft_distillation_runs_by_the_same_code(taught, tmp_path):
+def test_soft_distillation_runs_at_its_temperature(taught, tmp_path):
     taught.distillation, taught.student_epochs = "soft", 1
-    run = distil_student(taught, tmp_path)
-    assert run.history["train_loss_distillation"].notna().all()
+    losses = []
+    for temperature in (1.0, 3.0):
+        taught.temperature = temperature
+        run = distil_student(taught, tmp_path / str(temperature))
+        assert run.params["parameters"]["temperature"] == temperature
+        losses.append(run.history["train_loss_distillation"].item())
+    assert np.isfinite(losses).all()
+    assert losses[0] != losses[1]
+
+
+def test_the_temperature_of_no_soft_distillation_is_not_recorded(taught, tmp_path):
+    taught.student_epochs = 1
+    first = distil_student(taught, tmp_path / "a")
+    assert "temperature" not in first.params["parameters"]
+    taught.temperature = 8.0
+    assert same_weights(first, distil_student(taught, tmp_path / "b"))
 
 
 def test_a_trained_run_can_be_asked_about_other_faces(taught, crops_dir, tmp_path):

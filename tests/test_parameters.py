@@ -1,5 +1,7 @@
 """Parameters: unknown names, wrong types, unknown choices, the folders' placeholders."""
 
+import re
+
 import nbformat
 import pytest
 import yaml
@@ -67,20 +69,42 @@ def test_the_study_to_the_letter():
     letter = {
         "optimizer": "adam",
         "learning_rate": 1e-5,
+        "weight_decay": 0.0,
         "schedule": "step",
         "lr_step": 10,
         "lr_gamma": 0.5,
         "teacher_epochs": 30,
         "student_epochs": 30,
         "batch_size": 64,
+        "clip_norm": None,
         "split_ratios": [0.7, 0.15, 0.15],
         "image_size": 224,
         "crop_size": 256,
         "init": "imagenet",
         "deterministic": True,
         "distillation": "hard",
+        "teacher_labels": "online",
+        "allow_weak_teacher": False,
+        "teachers": ["resnet50", "swin"],
     }
     assert letter.items() <= config.items()
+    assert len(config["seeds"]) == 5
+
+
+# where the data lie, and how often it is run
+SCALE = {"raw_dir", "folds_file", "seeds"}
+
+
+@pytest.mark.parametrize("config", ["quick", "standin"])
+def test_every_departure_from_the_letter_is_named_with_the_value_that_it_replaces(config):
+    letter, here = read_config("config/synpain.yaml"), read_config(f"config/{config}.yaml")
+    named = {}
+    for line in (ROOT / f"config/{config}.yaml").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if found := re.search(r"# .*departure \(([^)]+)\)[:;,] *\S", rest):
+            named[name] = yaml.safe_load(found[1])
+    departed = {name for name in here if here[name] != letter[name]} - SCALE
+    assert named == {name: letter[name] for name in departed}
 
 
 def test_folders_are_filled_in():
@@ -116,6 +140,9 @@ def test_a_name_that_no_notebook_has_is_one_sentence(notebook):
         ("seed", 1.5, "seed must be a int, not 1.5"),
         ("batch_size", 0, "batch_size must be at least 1, not 0."),
         ("amp", 1, "amp must be a bool, not 1"),
+        ("temperature", 0, "temperature must be at least 0.1, not 0.0."),
+        ("teacher_labels", "guessed", "Unknown teacher_labels 'guessed': choose one of online, "),
+        ("allow_weak_teacher", "true", "allow_weak_teacher must be a bool, not 'true'"),
         ("crops_dir", None, "crops_dir must be a str, not None"),
         ("banana", 1, "None of the notebooks has a parameter named 'banana'."),
     ],

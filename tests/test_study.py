@@ -21,6 +21,7 @@ ARMS = [
     "student/deit_tiny-none",
 ]
 TINY = {"image_size": 32, "batch_size": 4, "teacher_epochs": 1, "student_epochs": 1}
+TINY["allow_weak_teacher"] = True
 
 
 def snakemake(folder, *options) -> subprocess.CompletedProcess:
@@ -77,7 +78,7 @@ def test_a_run_that_fails_leaves_the_error_in_its_notebook_and_the_rest_goes_on(
     call, arms = failed
     assert call.returncode != 0
     assert set(ARMS) - arms == {"teacher/swin", "student/deit_tiny-swin"}
-    assert "IsADirectoryError" in call.stdout + call.stderr
+    assert "Is a directory" in call.stdout + call.stderr
 
 
 def test_the_next_call_takes_up_there(study, finished):
