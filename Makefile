@@ -1,6 +1,7 @@
 # make report   the whole study of config/$(CONFIG).yaml, ending with the page to open
 # make test     lint and tests
 # make lab      the notebooks in JupyterLab
+# make faces    the weights of `init: faces`, anew: renders the faces, pretrains every backbone (hours)
 # make bench    an epoch of distillation by this project and by others, timed
 # make synpain-data   SynPAIN into $(OUT), from the hub (REVISION=commit pins it), or from
 #                     FROM="folders and zips" that you have; goes on where it was broken off
@@ -11,7 +12,7 @@ REVISION := main
 FROM :=
 BIN := .venv/bin
 
-.PHONY: report test lab synpain-data notebooks bench .venv
+.PHONY: report test lab synpain-data faces notebooks bench .venv .venv-render
 .DELETE_ON_ERROR:
 
 report: .venv
@@ -34,6 +35,12 @@ lab: .venv
 synpain-data: .venv
 	@$(BIN)/python -m helpers.fetch --out "$(OUT)" --revision "$(REVISION)" -- $(FROM)
 
+# The renderer has an environment of its own; both steps go on where they were broken off.
+faces: .venv .venv-render
+	cd data/standin && ../../.venv-render/bin/python -m render --pretrain --identities 1200 \
+		--expressions 6 --seed 0 --out ../raw/pretrain
+	$(BIN)/python -m helpers.pretraining
+
 # Execute the committed notebooks where they lie; finished runs are shown, not repeated.
 notebooks: .venv
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
@@ -46,4 +53,12 @@ notebooks: .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --requirement requirements.txt
+	@touch $@
+
+.venv-render: .venv-render/.installed
+
+.venv-render/.installed: data/standin/render/requirements.txt
+	$(PYTHON) -m venv .venv-render
+	.venv-render/bin/python -m pip install --quiet --upgrade pip
+	.venv-render/bin/python -m pip install --requirement $<
 	@touch $@

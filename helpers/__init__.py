@@ -2,10 +2,14 @@
 
 Shared by all: `errors`, `files`, `parameters`, `devices`, `work`.
 Fetching SynPAIN: `dataset_files`, `hub`, `archives`, `fetch` (the command).
-Data: `naming`, `seams`, `pictures`, `splits`, `prepare` (01); `align`, `crops` (02).
-Training: `faces`, `augment`, `models`, `losses`, `engine`, `runs`, `experiments` (03, 04).
-Evaluation: `metrics`, `bootstrap`, `compare`, `tables`, `external` (05).
-What a reader sees: `figures`, `prose`; `pair_views` (01), `crop_views` (02), `training_views`,
-`curves`, `one_run` (03, 04), `plots`, `matrices`, `samples`, `views`, `readings`, `writeup` (05),
-`report` (the page).
+01: `tree`, `naming`, `pictures`, `seams`, `duplicates`, `folds`, `splits`, `splitting`, `prepare`.
+02: `mtcnn`, `detector`, `align`, `crops`; `probes`, `shortcuts`, `small_net` (the audit).
+Models: `models`, `weights` (their start), `actions`, `pretraining` (the start `faces`).
+Training (03, 04): `faces`, `augment`, `feed`, `losses`, `engine`, `inference`, `checkpoints`,
+`interrupts`, `watch`, `runs`, `experiments`.
+Teachers (04): `teachers`, `gate`, `low_precision`, `replay`, `teaching`.
+Evaluation (05): `metrics`, `bootstrap`, `compare`, `tables`, `external`.
+What a reader sees: `figures`, `prose`; `pair_views`, `account_views` (01), `crop_views`,
+`probe_views` (02), `training_views`, `curves`, `one_run` (03, 04), `plots`,
+`matrices`, `samples`, `views`, `readings`, `writeup` (05), `report` (the page).
 """
