@@ -1,0 +1,328 @@
+"""A start for those without ImageNet: every backbone regresses facial actions on rendered faces.
+
+The people are in no pair of the study, and the targets are the weights of single facial actions,
+neither pain nor PSPI. All backbones see the same faces, views and recipe. The result is what
+`init: faces` loads.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm import tqdm
+
+from helpers.actions import read_actions
+from helpers.augment import augment, draw_views, plain_view
+from helpers.devices import autocast, pick_device, precision, set_determinism
+from helpers.faces import load_faces
+from helpers.files import (
+    project_path,
+    read_csv,
+    replacing,
+    sha256,
+    write_csv,
+    write_json,
+)
+from helpers.models import STUDENTS, TEACHERS
+from helpers.weights import FACES_WEIGHTS
+
+BACKBONES = ("resnet50", "swin", "deit_tiny")
+# Most of the epochs at a size where they are cheap, the last at the size of the study.
+STAGES = ((64, 16), (112, 3))  # image size in pixels, epochs
+BATCH_SIZE = 32
+LEARNING_RATE = 5e-4
+WEIGHT_DECAY = 0.02
+CLIP_NORM = 1.0
+_WARM_UP = 0.1
+_EVALUATION_BATCH = 128
+
+
+class Pretraining:
+    """One backbone's pretraining at one image size, resumed after every epoch.
+
+    All randomness of an epoch is drawn from (seed, epoch), as in the study's own training.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        crops_dir: str | Path,
+        attributes: str | Path,
+        folder: Path,
+        image_size: int,
+        epochs: int,
+        start: Path | None = None,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        """Read the faces and build the backbone, from the weights `start` where given."""
+        self.backbone, self.folder, self.image_size = backbone, folder, image_size
+        self.epochs, self.seed, self.device = epochs, seed, pick_device(device)
+        set_determinism(seed, True)
+        self.faces = load_faces(crops_dir, image_size)
+        self.actions = read_actions(attributes, list(self.faces.table["image_id"]))
+        model = create_regressor(backbone, image_size, len(self.actions.names), start)
+        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.dtype = precision(self.device, True)
+        self.steps = len(self.actions.train) // BATCH_SIZE
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            LEARNING_RATE,
+            epochs * self.steps,
+            pct_start=_WARM_UP,
+            cycle_momentum=False,
+        )
+        self.history: list[dict] = []
+        self.identity = {
+            "backbone": backbone,
+            "image_size": image_size,
+            "epochs": epochs,
+            "seed": seed,
+            "batch_size": BATCH_SIZE,
+            "learning_rate": LEARNING_RATE,
+            "crops_sha256": self.faces.manifest_sha256,
+            "start_sha256": sha256(start) if start else None,
+        }
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file from which this stage goes on."""
+        return self.folder / f"checkpoint-{self.image_size}.pt"
+
+    @property
+    def weights(self) -> Path:
+        """The file of this stage's last weights, in float32 with the head."""
+        return self.folder / f"weights-{self.image_size}.safetensors"
+
+    def fit(self) -> pd.DataFrame:
+        """Train to the last epoch and return the history, one row an epoch."""
+        self._resume()
+        first = len(self.history)
+        total = self.epochs * self.steps
+        with tqdm(
+            total=total, initial=first * self.steps, desc=self.backbone, unit="step", mininterval=5
+        ) as bar:
+            for epoch in range(first + 1, self.epochs + 1):
+                self.history.append(self._train_epoch(epoch, bar))
+                bar.set_postfix(held_out=f"{self.history[-1]['held_out_loss']:.3f}")
+                self._save()
+        return pd.DataFrame(self.history)
+
+    def errors(self) -> pd.Series:
+        """Return the mean squared error of each action on the held-out people, by name.
+
+        Targets are standardised, so 1 is what always saying the mean gives, and 1 minus the error
+        is about the explained variance.
+        """
+        rows = self.actions.held_out
+        self.model.eval()
+        found = []
+        with torch.inference_mode():
+            for part in np.array_split(rows, -(-len(rows) // _EVALUATION_BATCH)):
+                images = plain_view(self.faces.images[part].to(self.device), self.image_size)
+                with autocast(self.device, self.dtype):
+                    found.append(self.model(images).float().cpu())
+        error = (torch.cat(found) - self.actions.values[rows]).square().mean(0)
+        return pd.Series(error.numpy(), index=self.actions.names)
+
+    def _train_epoch(self, epoch: int, bar: tqdm) -> dict:
+        torch.manual_seed(self.seed * 100_003 + epoch)
+        order = np.random.default_rng([self.seed, epoch, 0]).permutation(self.actions.train)
+        views = draw_views(len(self.faces.table), self.seed, epoch)
+        self.model.train()
+        total = torch.zeros((), device=self.device)
+        for step in range(self.steps):
+            rows = order[step * BATCH_SIZE :][:BATCH_SIZE]
+            seen = views[rows]
+            images = augment(
+                self.faces.images[rows].to(self.device), seen.to(self.device), self.image_size
+            )
+            targets = self.actions.seen(rows, seen.flip).to(self.device)
+            with autocast(self.device, self.dtype):
+                found = self.model(images)
+            loss = nn.functional.mse_loss(found.float(), targets)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+            self.optimizer.step()
+            self.schedule.step()
+            total += loss.detach()
+            bar.update()
+        return {
+            "backbone": self.backbone,
+            "image_size": self.image_size,
+            "epoch": epoch,
+            "train_loss": (total / self.steps).item(),
+            "held_out_loss": float(self.errors().mean()),
+        }
+
+    def _save(self) -> None:
+        state = {
+            "identity": self.identity,
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
+        with replacing(self.weights) as temporary:
+            save_file(weights, temporary)
+        with replacing(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+
+    def _resume(self) -> None:
+        if not self.checkpoint.is_file():
+            return
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        if state["identity"] != self.identity:
+            return
+        self.history = state["history"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+def create_regressor(
+    backbone: str, image_size: int, outputs: int, start: Path | None = None
+) -> nn.Module:
+    """Create the timm architecture of `backbone` with `outputs` linear outputs.
+
+    From the weights `start`, made at any image size, where given: position embeddings and windows
+    are resampled by timm.
+    """
+    name = ({**TEACHERS, **STUDENTS})[backbone].split(".")[0]
+    options = {"num_classes": outputs} | ({} if "resnet" in name else {"img_size": image_size})
+    if start is not None:
+        overlay = {"file": str(start), "num_classes": outputs}
+        options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    return timm.create_model(name, **options)
+
+
+def pretrain(
+    backbone: str,
+    crops_dir: str | Path,
+    attributes: str | Path,
+    work_dir: str | Path,
+    out_dir: str | Path = FACES_WEIGHTS,
+    stages: Sequence[tuple[int, int]] = STAGES,
+    seed: int = 0,
+    device: str = "auto",
+) -> dict:
+    """Pretrain one backbone through all stages and write its weights for `init: faces`.
+
+    Args:
+        backbone: a teacher or student of the study; a student without its distillation token.
+        crops_dir: crops of the pretraining faces, see `crop_pretraining_faces`.
+        attributes: the renderer's `attributes.csv`.
+        work_dir: for checkpoints; a call that was broken off goes on there.
+        out_dir: for `<timm architecture>.safetensors` (16 bits, no head) and a `.json` beside it.
+        stages: image size and epochs of each.
+        seed: of everything that is drawn.
+        device: `auto`, `cpu` or `cuda`.
+
+    Returns what the `.json` holds: recipe, held-out errors before and after rounding to 16 bits.
+    """
+    start, histories = None, []
+    for image_size, epochs in stages:
+        stage = Pretraining(
+            backbone,
+            crops_dir,
+            attributes,
+            project_path(work_dir) / backbone,
+            image_size,
+            epochs,
+            start,
+            seed,
+            device,
+        )
+        histories.append(stage.fit())
+        start = stage.weights
+    errors = stage.errors()
+    head = stage.model.pretrained_cfg["classifier"] + "."
+    state = load_file(stage.weights)
+    halved = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    stage.model.load_state_dict({k: v.float() for k, v in halved.items()})
+    rounded = stage.errors()
+    name = stage.model.pretrained_cfg["architecture"]
+    path = project_path(out_dir) / f"{name}.safetensors"
+    with replacing(path) as temporary:
+        save_file({k: v for k, v in halved.items() if not k.startswith(head)}, temporary)
+    card = {
+        "backbone": backbone,
+        "architecture": name,
+        "stages": [list(stage) for stage in stages],
+        "recipe": {
+            "optimizer": "adamw",
+            "batch_size": BATCH_SIZE,
+            "learning_rate": LEARNING_RATE,
+            "weight_decay": WEIGHT_DECAY,
+            "schedule": "one_cycle",
+            "clip_norm": CLIP_NORM,
+            "seed": seed,
+            "precision": str(stage.dtype).removeprefix("torch."),
+        },
+        "faces": {"train": len(stage.actions.train), "held_out": len(stage.actions.held_out)},
+        "crops_sha256": stage.faces.manifest_sha256,
+        "sha256": sha256(path),
+        "held_out_error": round(float(errors.mean()), 5),
+        "held_out_error_16_bit": round(float(rounded.mean()), 5),
+        "held_out_errors": {k: round(float(v), 4) for k, v in errors.items()},
+    }
+    write_csv(path.with_suffix(".csv"), pd.concat(histories).round(5))
+    write_json(path.with_suffix(".json"), card)
+    return card
+
+
+def crop_pretraining_faces(folder: str | Path, out_dir: str | Path, device: str = "auto") -> Path:
+    """Crop the rendered faces in `folder` as notebook 02 crops the study's, and return `out_dir`.
+
+    `folder` holds `faces/` and `attributes.csv`. Crops that are there are kept.
+    """
+    from helpers.crops import crop_faces  # here: training needs no face detector
+    from helpers.prepare import MANIFEST_COLUMNS
+
+    folder = project_path(folder)
+    faces = read_csv(folder / "attributes.csv")
+    paths = "faces/" + faces["image_id"] + ".jpg"
+    table = faces[["image_id", "identity", "gender", "age", "ethnicity"]].assign(
+        path=paths,
+        side="right",
+        label="NoPain",
+        expression="NoPain",
+        split="train",
+        width=328,
+        height=368,
+        sha256=[sha256(folder / path) for path in tqdm(paths, desc="Hashing", unit="face")],
+    )
+    write_csv(folder / "manifest.csv", table[MANIFEST_COLUMNS])
+    crop_faces(folder, out_dir, crop_size=256, margin=0.2, min_face_size=80, device=device)
+    return project_path(out_dir)
+
+
+def main() -> None:
+    """Crop the pretraining faces, pretrain each backbone, write the weights."""
+    parser = argparse.ArgumentParser(description="Weights for init: faces.")
+    parser.add_argument("--faces", default="data/raw/pretrain", help="faces/ and attributes.csv")
+    parser.add_argument("--crops", default="data/crops/pretrain")
+    parser.add_argument("--work", default="runs/pretrain", help="checkpoints")
+    parser.add_argument("--out", default=str(FACES_WEIGHTS))
+    parser.add_argument("--backbones", nargs="+", default=BACKBONES)
+    options = parser.parse_args()
+    crops = crop_pretraining_faces(options.faces, options.crops)
+    attributes = project_path(options.faces) / "attributes.csv"
+    for backbone in options.backbones:
+        card = pretrain(backbone, crops, attributes, options.work, options.out)
+        print(f"{backbone}: held-out error {card['held_out_error']} (1 is saying the mean)")
+
+
+if __name__ == "__main__":
+    main()
