@@ -146,7 +146,15 @@ def test_sigterm_is_handed_on_after_the_checkpoint(new_trainer, undisturbed, mon
     assert same(undisturbed, resumed)
 
 
-def test_a_second_ctrl_c_goes_through_at_once(new_trainer, monkeypatch):
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler: a shell that starts its job in the background has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_goes_through_at_once(ctrl_c, new_trainer, monkeypatch):
     def twice():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
