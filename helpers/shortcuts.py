@@ -162,7 +162,8 @@ def probe_faces(
 
 def _brightness(images: np.ndarray) -> np.ndarray:
     """Return mean and standard deviation of each channel, (N, 6)."""
-    return np.concatenate([images.mean(axis=(1, 2)), images.std(axis=(1, 2))], axis=1)
+    # One by one: as floats, all pictures of a large set would not fit into memory.
+    return np.stack([np.append(x.mean(axis=(0, 1)), x.std(axis=(0, 1))) for x in images])
 
 
 def _thumbnails(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
