@@ -43,7 +43,7 @@ faces: .venv .venv-render
 
 # Execute the committed notebooks where they lie; finished runs are shown, not repeated.
 notebooks: .venv
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --coalesce-streams \
 		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 .venv: .venv/.installed

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from helpers.dataset_files import Skipped, Tree, Wanted, digests, not_needed, place, unsafe
+from helpers.dataset_files import Tree, Wanted, digests, not_needed, place, unsafe
 from helpers.errors import StudyError
 from helpers.files import replacing
+from helpers.tree import Rejection
 
 # What no honest zip of pictures and short tables comes near.
 MOST_MEMBERS = 100_000
@@ -50,7 +51,7 @@ class Member:
     info: zipfile.ZipInfo | None
 
 
-def survey(sources: Sequence[str | Path]) -> tuple[list[Member], list[Skipped]]:
+def survey(sources: Sequence[str | Path]) -> tuple[list[Member], list[Rejection]]:
     """Return the needed files of folders and zips, and what else lies there with the reason.
 
     Nothing is unpacked. Of several files for one place the first counts. Raises `StudyError` for
@@ -61,14 +62,14 @@ def survey(sources: Sequence[str | Path]) -> tuple[list[Member], list[Skipped]]:
         for name, found in _folder(source) if source.is_dir() else _zip(source):
             label = f"{source.name}/{_text(name)}"
             if isinstance(found, MemberError):
-                skipped.append(Skipped(label, found.reason, str(found)))
+                skipped.append(Rejection(label, found.reason, str(found)))
                 continue
             path = place(name)
             if path is None:
                 skipped.append(not_needed(label))
             elif not tree.add(path):
                 detail = f"Another file is already to lie at '{path}'."
-                skipped.append(Skipped(label, "duplicate_name", detail))
+                skipped.append(Rejection(label, "duplicate_name", detail))
             elif isinstance(found, zipfile.ZipInfo):
                 wanted = Wanted(path, found.file_size, "crc32", f"{found.CRC:08x}")
                 members.append(Member(wanted, source, name, found))
@@ -77,7 +78,7 @@ def survey(sources: Sequence[str | Path]) -> tuple[list[Member], list[Skipped]]:
     return members, skipped
 
 
-def bring(members: Sequence[Member], root: Path) -> list[Skipped]:
+def bring(members: Sequence[Member], root: Path) -> list[Rejection]:
     """Write the members below `root` and return those that turned out unusable.
 
     Each file appears whole or not at all; one that is there already, with the right bytes, is
@@ -98,7 +99,7 @@ def bring(members: Sequence[Member], root: Path) -> list[Skipped]:
                     _write(member, zips.get(member.source), target)
             except MemberError as error:
                 label = f"{member.source.name}/{member.name}"
-                skipped.append(Skipped(label, error.reason, str(error)))
+                skipped.append(Rejection(label, error.reason, str(error)))
             bar.update(member.wanted.size)
     return skipped
 

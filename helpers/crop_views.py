@@ -53,7 +53,7 @@ def detection_rates(crops: pd.DataFrame) -> plt.Figure:
 def read_rates(crops: pd.DataFrame) -> str:
     """Return the detection rate as a sentence."""
     found, total = int(crops["detected"].sum()), len(crops)
-    text = f"MTCNN found {found:,} of {plural(total, 'face')} ({percent(found / total, 1)})"
+    text = f"MTCNN found {found:,} of {plural(total, 'face')} ({percent(found / total, 2)})"
     if not found:
         return text + "."
     least = crops["probability"].min()

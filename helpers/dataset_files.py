@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from helpers.naming import NamingError, parse_name
+from helpers.tree import Rejection
 
 PAIRS = 5355  # of the whole dataset
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -30,15 +31,6 @@ class Wanted:
     size: int
     algorithm: str | None = None
     digest: str | None = None
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file of the source that was left out: its name there, a named reason, one sentence."""
-
-    path: str
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -113,16 +105,16 @@ def place(name: str) -> str | None:
     return "/".join(path.parts[start:])
 
 
-def not_needed(name: str) -> Skipped:
+def not_needed(name: str) -> Rejection:
     """Return the entry of a file for which `place` has no place."""
     suffix = PurePosixPath(name).suffix.lower()
     if suffix in ARCHIVES:
         detail = "An archive inside is not opened: unpack it, or give it by itself."
-        return Skipped(name, "nested_archive", detail)
+        return Rejection(name, "nested_archive", detail)
     if PurePosixPath(name).name.startswith("._") or "__macosx" in name.lower().split("/"):
-        return Skipped(name, "system_file", "macOS keeps notes on a file here, not the file.")
+        return Rejection(name, "system_file", "macOS keeps notes on a file here, not the file.")
     kind = f"of type '{suffix}'" if suffix else "without a type"
-    return Skipped(name, "not_needed", f"The study has no use for this file {kind}.")
+    return Rejection(name, "not_needed", f"The study has no use for this file {kind}.")
 
 
 def is_pair(path: str) -> bool:

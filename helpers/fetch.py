@@ -26,7 +26,6 @@ from helpers import archives, hub
 from helpers.dataset_files import (
     PAIRS,
     Digests,
-    Skipped,
     Wanted,
     counted,
     digests,
@@ -36,6 +35,7 @@ from helpers.dataset_files import (
 )
 from helpers.errors import StudyError
 from helpers.files import project_path, short_path, write_json, write_text
+from helpers.tree import Rejection
 
 RECORD = "fetched.json"
 SUMS = "fetched.sha256"
@@ -98,7 +98,7 @@ def fetch(
 
 def _from_hub(
     revision: str, staging: Path, endpoint: str | None
-) -> tuple[dict, list[Wanted], list[Skipped]]:
+) -> tuple[dict, list[Wanted], list[Rejection]]:
     root = staging / hub.FOLDER
     listing = hub.survey(revision, endpoint)
     print(f"SynPAIN on the hub, commit {listing.commit}.")
@@ -110,7 +110,7 @@ def _from_hub(
     return record, listing.wanted, listing.skipped
 
 
-def _from_files(sources: Sequence[Path], root: Path) -> tuple[dict, list[Wanted], list[Skipped]]:
+def _from_files(sources: Sequence[Path], root: Path) -> tuple[dict, list[Wanted], list[Rejection]]:
     members, skipped = archives.survey(sources)
     names = ", ".join(f"'{source.name}'" for source in sources)
     print(f"SynPAIN from {names}.")
@@ -187,7 +187,7 @@ def _reopen(out: Path, root: Path) -> None:
     out.rename(root)
 
 
-def _check_content(wanted: list[Wanted], skipped: list[Skipped], what: str) -> None:
+def _check_content(wanted: list[Wanted], skipped: list[Rejection], what: str) -> None:
     """Raise `StudyError` where there is not one pair."""
     if any(is_pair(file.path) for file in wanted):
         return
@@ -290,11 +290,11 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def _reasons(skipped: Sequence[Skipped]) -> Counter:
+def _reasons(skipped: Sequence[Rejection]) -> Counter:
     return Counter(entry.reason for entry in skipped)
 
 
-def _tell(record: dict, skipped: list[Skipped], out: Path) -> None:
+def _tell(record: dict, skipped: list[Rejection], out: Path) -> None:
     files, pairs = counted(record["files"], "file"), counted(record["pairs"], "pair")
     print(f"{short_path(out)}: {files}, {pairs}, all checked.")
     if record["pairs"] != PAIRS:

@@ -16,8 +16,9 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import filter_repo_objects
 from tqdm import tqdm
 
-from helpers.dataset_files import Skipped, Tree, Wanted, not_needed, unsafe
+from helpers.dataset_files import Tree, Wanted, not_needed, unsafe
 from helpers.errors import StudyError
+from helpers.tree import Rejection
 
 REPOSITORY = "TaatiTeam/SynPAIN"
 FOLDER = "SynPain"  # the dataset's folder within the repository
@@ -42,7 +43,7 @@ class Listing:
 
     commit: str
     wanted: list[Wanted]
-    skipped: list[Skipped]
+    skipped: list[Rejection]
 
 
 def survey(revision: str, endpoint: str | None = None) -> Listing:
@@ -73,12 +74,12 @@ def survey(revision: str, endpoint: str | None = None) -> Listing:
     for path, entry in sorted(files.items()):
         detail = unsafe(path)
         if detail is not None:
-            skipped.append(Skipped(path, "unsafe_name", detail))
+            skipped.append(Rejection(path, "unsafe_name", detail))
         elif path not in chosen:
             skipped.append(not_needed(path))
         elif not tree.add(path):
             detail = "Another file's name differs from this one in case only."
-            skipped.append(Skipped(path, "duplicate_name", detail))
+            skipped.append(Rejection(path, "duplicate_name", detail))
         else:
             wanted.append(_wanted(path, entry))
     return Listing(info.sha, wanted, skipped)
