@@ -37,7 +37,7 @@ synpain-data: .venv
 
 # The renderer has an environment of its own; both steps go on where they were broken off.
 faces: .venv .venv-render
-	cd data/standin && ../../.venv-render/bin/python -m render --pretrain --identities 1200 \
+	cd data/standin && ../../.venv-render/bin/python -m render --pretrain --identities 1000 \
 		--expressions 6 --seed 0 --out ../raw/pretrain
 	$(BIN)/python -m helpers.pretraining
 

@@ -29,12 +29,12 @@ from helpers.files import (
     write_csv,
     write_json,
 )
-from helpers.models import STUDENTS, TEACHERS
+from helpers.models import STUDENTS, TEACHERS, choose_attention
 from helpers.weights import FACES_WEIGHTS
 
-BACKBONES = ("resnet50", "swin", "deit_tiny")
+BACKBONES = ("deit_tiny", "swin", "resnet50")
 # Most of the epochs at a size where they are cheap, the last at the size of the study.
-STAGES = ((64, 16), (112, 3))  # image size in pixels, epochs
+STAGES = ((64, 12), (112, 6))  # image size in pixels, epochs
 BATCH_SIZE = 32
 LEARNING_RATE = 5e-4
 WEIGHT_DECAY = 0.02
@@ -70,9 +70,10 @@ class Pretraining:
         model = create_regressor(backbone, image_size, len(self.actions.names), start)
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.dtype = precision(self.device, True)
+        choose_attention(self.model, self.device, self.dtype)
         self.steps = len(self.actions.train) // BATCH_SIZE
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY
+            self.model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
         )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
