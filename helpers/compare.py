@@ -5,7 +5,7 @@ An arm is a name: a teacher (`swin`), or a student with its teacher (`deit_tiny-
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -174,9 +174,8 @@ class Panel:
 
     def difference(self, first: str, second: str, contrast: str, metric: str) -> Estimate:
         """Return `first` minus `second`, paired over identities (and over seeds they share)."""
-        found = self.estimates(first, contrast)[metric] - self.estimates(second, contrast)[metric]
-        same = self.seeds[first] == self.seeds[second]
-        return found if same else Estimate(found.value, found.draws, ())
+        a, b = (self.estimates(arm, contrast)[metric] for arm in (first, second))
+        return a - b if self.seeds[first] == self.seeds[second] else a.unpaired(b)
 
     def agreement(self, first: str, second: str) -> dict[str, Estimate]:
         """Return agreement, κ and KL of `second` with `first`, seed by seed where seeds match."""
@@ -200,7 +199,7 @@ class Panel:
         return {
             name: estimate
             if enough_identities(name, identities, positive)
-            else Estimate(estimate.value, nothing, estimate.seeds)
+            else replace(estimate, draws=nothing)
             for name, estimate in found.items()
         }
 

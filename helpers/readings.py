@@ -6,7 +6,6 @@ not among them, arms at chance, too few faces for an interval.
 
 import numpy as np
 
-from helpers.bootstrap import Estimate
 from helpers.compare import Panel, own_teacher
 from helpers.figures import label_of
 from helpers.gate import reading_words
@@ -220,18 +219,14 @@ def mistakes(panel: Panel) -> str:
     """Return for each arm how much pain it misses, and which faces it takes for pain."""
     lines = []
     for arm in panel.arms:
-        missed = _rest(panel.estimates(arm)["sensitivity"])
-        alarms = {c: _rest(panel.estimates(arm, c)["specificity"]) for c in CONTRASTS}
+        missed = panel.estimates(arm)["sensitivity"].complement()
+        alarms = {c: panel.estimates(arm, c)["specificity"].complement() for c in CONTRASTS}
         lines.append(
             f"- **{name_of(arm)}** misses {with_interval(missed, percent)} of the Pain faces, and "
             f"calls {with_interval(alarms['neutral'], percent)} of the neutral and "
             f"{with_interval(alarms['expressive'], percent)} of the other expressive faces Pain."
         )
     return "\n".join(lines)
-
-
-def _rest(share: Estimate) -> Estimate:
-    return Estimate(1 - share.value, 1 - share.draws, tuple(1 - value for value in share.seeds))
 
 
 def calibration(panel: Panel) -> str:

@@ -122,8 +122,8 @@ def seed_words(study: Study) -> str:
             "another training run would move it is not known."
         )
     words = (
-        f"Values are means over {len(seeds)} seeds. The intervals cover the choice of faces; the "
-        "luck of training shows in the seeds beside them."
+        f"Values are means over {len(seeds)} seeds. The intervals cover the choice of people and, "
+        "as far as these seeds tell it, the luck of training."
     )
     if any(found != seeds for found in study.test.seeds.values()):
         words += " Not every arm has every seed."
@@ -157,8 +157,9 @@ def method(study: Study) -> str:
         "decides by the mean of both heads' logits. The student without a teacher is the same code "
         "with distillation off.",
         "Test": f"decisions at P(pain) > {THRESHOLD}; 95 % percentile intervals from "
-        f"{len(study.test.weights):,} bootstrap samples of identities, the same for every arm; "
-        f"{plural(len(seeds_of(study)), 'seed')}.",
+        f"{len(study.test.weights):,} bootstrap samples of identities, the same for every arm"
+        + (", widened by the variance between seeds" if len(seeds_of(study)) > 1 else "")
+        + f"; {plural(len(seeds_of(study)), 'seed')}.",
         "Machine and code": f"{_machines(study)}.",
     }
     return "\n".join(f"- **{name}:** {text}" for name, text in lines.items())
@@ -211,8 +212,8 @@ def limits(study: Study) -> str:
         )
     else:
         items.append(
-            f"**{len(seeds_of(study))} seeds.** The intervals resample faces, not training runs; "
-            "where the seeds differ more than the interval is wide, trust the seeds."
+            f"**{len(seeds_of(study))} seeds.** So few tell the luck of training only "
+            "roughly. The intervals are widened for it, by a model of two normal components."
         )
     items.append(
         f"**A small test set.** {size['pain']} Pain and {size['other']} expressive NoPain faces: "

@@ -263,3 +263,14 @@ class TestAblation:
         assert script.main(arguments.split()).equals(table)
         with pytest.raises(StudyError, match="Unknown factor 'luck': choose from augmentation,"):
             script.main([*arguments.split(), "--factors", "luck"])
+
+
+@pytest.mark.parametrize(("seeds", "luck"), [(1, 0.0), (3, 0.15)])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(seeds, luck):
+    """Of 300 studies; with several seeds, intervals of the faces alone would fail."""
+    coverage = importlib.import_module("coverage")
+    found = coverage.coverage(300, seeds, luck)
+    assert found["coverage_low"] <= 0.95 <= found["coverage_high"]
+    assert found["coverage"] > 0.91
+    if seeds > 1:
+        assert found["coverage_of_identities_alone"] < 0.9

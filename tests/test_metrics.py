@@ -218,6 +218,58 @@ def test_differences_and_ratios_are_taken_draw_by_draw():
     assert np.isnan((a / zero).low)
 
 
+def several(seeds, draws, faces=0.0, samples=4000):
+    """The same number from some seeds, whose draws have the spread `faces`, alike in all seeds."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(0, faces, samples)
+    tables = [pd.DataFrame({"auroc": [value]}) for value in seeds]
+    drawn = [value + common + rng.normal(0, draws, samples) for value in seeds]
+    return estimates(tables, [pd.DataFrame({"auroc": values}) for values in drawn])["auroc"]
+
+
+def test_with_no_doubt_about_faces_the_interval_is_students_over_seeds():
+    values = (0.70, 0.76, 0.73)
+    found = several(values, 0.0)
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert found.low == pytest.approx(low, abs=2e-3)
+    assert found.high == pytest.approx(high, abs=2e-3)
+
+
+def test_seeds_that_differ_as_the_faces_explain_widen_nothing():
+    found = several((0.70, 0.71, 0.70), 0.02, faces=0.01)
+    np.testing.assert_array_equal(found.widened, found.draws)
+    one = several((0.7,), 0.02)
+    np.testing.assert_array_equal(one.widened, one.draws)
+
+
+def test_the_two_components_of_variance_are_added_with_satterthwaites_degrees():
+    values, faces = (0.60, 0.80, 0.70, 0.64), 0.05
+    found = several(values, 0.0, faces)
+    seeds = np.var(values, ddof=1) / 4
+    total = found.draws.var() + seeds
+    freedom = total**2 / (seeds**2 / 3)
+    margin = stats.t.ppf(0.975, freedom) * np.sqrt(total)
+    assert found.high - found.low == pytest.approx(2 * margin, rel=0.03)
+
+
+def test_pairs_of_seeds_cancel_what_they_share_and_unpaired_ones_do_not():
+    a, b = several((0.60, 0.80, 0.70), 0.0, 0.01), several((0.55, 0.75, 0.65), 0.0, 0.01)
+    paired, unpaired = a - b, a.unpaired(b)
+    assert paired.high - paired.low < 1e-6
+    assert paired.seeds == pytest.approx((0.05, 0.05, 0.05))
+    assert unpaired.high - unpaired.low > 0.3
+    assert unpaired.seeds == ()
+
+
+def test_a_share_stays_within_its_limits_and_has_a_complement():
+    found = several((0.99, 0.90, 1.00), 0.0, 0.01)
+    assert found.high == 1.0
+    assert found.low < 0.9
+    rest = found.complement()
+    assert (rest.low, rest.high) == pytest.approx((1 - found.high, 1 - found.low))
+    assert rest.seeds == pytest.approx((0.01, 0.10, 0.00))
+
+
 def test_few_identities_have_no_interval():
     identities = np.array(list("aabbccddeeff"))
     positive = np.arange(12) % 2 == 1
