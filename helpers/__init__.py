@@ -7,9 +7,12 @@ Fetching SynPAIN: `dataset_files`, `hub`, `archives`, `fetch` (the command).
 Models: `models`, `weights` (their start), `actions`, `pretraining` (the start `faces`).
 Training (03, 04): `faces`, `augment`, `feed`, `losses`, `engine`, `inference`, `checkpoints`,
 `interrupts`, `watch`, `runs`, `experiments`.
-Teachers (04): `teachers`, `gate`, `low_precision`, `replay`, `teaching`.
-Evaluation (05): `metrics`, `bootstrap`, `compare`, `tables`, `external`.
+Teachers (04): `teachers`, `packed`, `gate`, `low_precision`, `replay`, `teaching`.
+Evaluation (05): `metrics`, `bootstrap`, `compare`, `tables`, `external`, `planning`.
+Inheritance (05): `corruptions`, `robustness`, `consistency`, `psychometric`, `dose`, `kept`,
+`inheritance`.
 What a reader sees: `figures`, `prose`; `pair_views`, `account_views` (01), `crop_views`,
 `probe_views` (02), `training_views`, `curves`, `one_run` (03, 04), `plots`,
-`matrices`, `samples`, `views`, `readings`, `writeup` (05), `report` (the page).
+`matrices`, `samples`, `views`, `readings`, `writeup`, `inherit_plots`,
+`inherit_readings`, `planning_views` (05), `report` (the page).
 """

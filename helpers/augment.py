@@ -55,6 +55,12 @@ class Views:
     def __getitem__(self, rows: np.ndarray) -> "Views":
         return Views(self.crop[rows], self.flip[rows], self.angle[rows], self.colour[rows])
 
+    def weakened(self, strength: float) -> "Views":
+        """Return views between the plain picture (`strength` 0) and these (1), flipped as these."""
+        whole = torch.tensor([0.0, 0.0, 1.0, 1.0])
+        crop = whole + strength * (self.crop - whole)
+        return Views(crop, self.flip, strength * self.angle, 1 + strength * (self.colour - 1))
+
     def to(self, device: torch.device) -> "Views":
         """Return the same views on `device`."""
         return Views(*(part.to(device) for part in vars(self).values()))

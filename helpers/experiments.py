@@ -137,7 +137,7 @@ def make_teacher(
     frozen = []
     for place, run in enumerate(runs):
         dtype, report = settle_precision(run, faces, device)
-        frozen.append(FrozenTeacher(run, device).use(dtype))
+        frozen.append(FrozenTeacher(run, device).use(dtype, report["margin"]))
         readings[place] = readings[place] | {"arithmetic": report}
     if parameters.teacher_labels == "out_of_fold":
         return FoldTeachers(frozen, fold_of(faces)), readings

@@ -1,31 +1,41 @@
-"""Whether a teacher may answer in low precision: only where that changes none of its labels."""
+"""In what precision a teacher may answer: a low one only where that changes none of its labels."""
 
 import json
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from helpers.augment import plain_view
 from helpers.devices import precision
 from helpers.faces import FaceStore
 from helpers.files import sha256, write_json
-from helpers.inference import predict
 from helpers.losses import hard_labels
 from helpers.runs import Run
 from helpers.teachers import FrozenTeacher
+
+# How many times the largest error seen a logit must be away from 0 to be trusted.
+_SAFETY = 4.0
+_BATCH = 64
+_SHOWN = ("precision", "compared", "faces", "margin", "changed_labels")
 
 
 def settle_precision(run: Run, faces: FaceStore, device: torch.device) -> tuple[torch.dtype, dict]:
     """Return the type in which the teacher of `run` answers on `device`, and a report.
 
-    Its hard labels of the training faces' plain views are compared between float32 and the type
-    that the device is fast in; a single one that differs makes it float32. The report holds
-    `precision`, and where something was compared `compared` (the fast type), `faces` and
-    `changed_labels`, the share that differs. It is kept in the run's folder, in `labels/`.
+    Both are for `FrozenTeacher.use`, the report for its `margin`.
+
+    Its logits of the training faces' plain views are compared with float32's. On a CPU it computes
+    those again in float32 that lie within `margin` of 0, four times the largest error seen; on a
+    GPU, where that would make the step wait, none. A single hard label that still differs makes it
+    float32 for good. The report holds `precision` and `margin`, and where something was compared
+    `compared` (the fast type), `faces` and `changed_labels`, the share that differs. It is kept in
+    the run's folder, in `labels/`.
     """
     wanted = precision(device, run.params["parameters"]["amp"])
     if wanted == torch.float32:
-        return wanted, {"precision": "float32"}
+        return wanted, {"precision": "float32", "margin": 0.0}
     name = str(wanted).removeprefix("torch.")
     about = {
         "teacher_sha256": sha256(run.folder / "model.safetensors"),
@@ -36,26 +46,33 @@ def settle_precision(run: Run, faces: FaceStore, device: torch.device) -> tuple[
     }
     path = run.folder / "labels" / f"precision-{device.type}-{name}.json"
     report = _read(path)
-    if any(report.get(key) != value for key, value in about.items()):
+    if any(report.get(key) != value for key, value in about.items()) or "margin" not in report:
         report = about | _compare(run, faces, device, wanted)
         with suppress(OSError):  # somebody else's teacher: measured again next time
             write_json(path, report)
-    shown = {key: report[key] for key in ("precision", "compared", "faces", "changed_labels")}
-    return getattr(torch, report["precision"]), shown
+    return getattr(torch, report["precision"]), {key: report[key] for key in _SHOWN}
 
 
 def _compare(run: Run, faces: FaceStore, device: torch.device, wanted: torch.dtype) -> dict:
-    teacher, rows = FrozenTeacher(run, device), faces.rows("train")
-    image_size = run.params["parameters"]["image_size"]
-    labels = [
-        hard_labels(predict(teacher.model, faces.images, image_size, dtype, rows)[:, 0])
-        for dtype in (torch.float32, wanted)
-    ]
-    changed = (labels[0] != labels[1]).float().mean().item()
+    rows, size = faces.rows("train"), run.params["parameters"]["image_size"]
+
+    def answers(dtype: torch.dtype, margin: float = 0.0) -> torch.Tensor:
+        teacher = FrozenTeacher(run, device).use(dtype, margin)
+        parts = np.array_split(rows, max(1, len(rows) // _BATCH))
+        views = (plain_view(faces.images[part].to(device), size) for part in parts)
+        return torch.cat([teacher(view, part) for view, part in zip(views, parts, strict=True)])
+
+    exact, fast = answers(torch.float32), answers(wanted)
+    margin = 0.0
+    if device.type == "cpu":
+        margin = _SAFETY * (exact - fast).abs().max().item()
+        fast = answers(wanted, margin)
+    changed = (hard_labels(exact) != hard_labels(fast)).float().mean().item()
     settled = torch.float32 if changed else wanted
     return {
         "precision": str(settled).removeprefix("torch."),
         "faces": len(rows),
+        "margin": 0.0 if changed else margin,
         "changed_labels": changed,
     }
 

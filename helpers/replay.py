@@ -31,7 +31,7 @@ from helpers.runs import Run
 from helpers.teachers import FrozenTeacher, Teacher, read_teacher
 
 # The code that a view and its answer come from; another version of it gives other answers.
-_CODE = ("augment.py", "feed.py", "faces.py", "teachers.py")
+_CODE = ("augment.py", "feed.py", "faces.py", "packed.py", "teachers.py")
 
 
 class RecordedTeacher:
@@ -149,11 +149,11 @@ def recorded_teacher(
     `recipe` needs `seed`, `batch_size` and `image_size`.
     """
     dtype, report = settle_precision(run, faces, device)
-    key = answers_key(run, faces, recipe, device, dtype)
+    key = answers_key(run, faces, recipe, device, dtype) | {"margin": report["margin"]}
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
     def make() -> FrozenTeacher:
-        return FrozenTeacher(run, device).use(dtype)
+        return FrozenTeacher(run, device).use(dtype, report["margin"])
 
     folder = run.folder / "labels" / name
     return RecordedTeacher(make, folder, key, len(faces.table), device, replay), report

@@ -5,6 +5,7 @@ or `FoldTeachers` and `ShuffledTeacher` around it. Whatever can be called so can
 `Teacher`.
 """
 
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from helpers.errors import StudyError
 from helpers.faces import FaceStore
 from helpers.files import short_path
 from helpers.models import build_teacher, head_logits
+from helpers.packed import PackedResNet, can_pack
 from helpers.runs import Run, read_run
 
 FOLDS = 3
@@ -65,21 +67,35 @@ class FrozenTeacher:
         self.model.load_state_dict(load_file(run.folder / "model.safetensors"))
         self.model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.device, self.dtype = device, precision(device, chosen["amp"])
+        self.margin = 0.0
 
-    def use(self, dtype: torch.dtype) -> "FrozenTeacher":
-        """Answer in `dtype` from now on, and return the teacher; see `low_precision`."""
-        self.dtype = dtype
-        if dtype != torch.float32:
-            # Autocast would cast these weights anew at every step, to the same values.
-            for module in self.model.modules():
-                if isinstance(module, nn.Conv2d | nn.Linear):
-                    module.to(dtype)
+    def use(self, dtype: torch.dtype, margin: float = 0.0) -> "FrozenTeacher":
+        """Answer in `dtype` from now on, and return the teacher; see `low_precision`.
+
+        A logit closer to 0 than `margin` is computed again in float32.
+        """
+        self.dtype, self.margin = dtype, margin
+        if dtype == torch.float32:
+            return self
+        if margin:
+            self.exact = deepcopy(self.model)
+        if self.device.type == "cpu" and dtype == torch.bfloat16 and can_pack(self.model):
+            self.model = PackedResNet(self.model)
+            return self
+        # Autocast would cast these weights anew at every step, to the same values.
+        for module in self.model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(dtype)
         return self
 
     def __call__(self, images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         """Return the (N,) logits for N normalised views; `rows` is not needed here."""
-        with torch.inference_mode(), autocast(self.device, self.dtype):
-            logits = head_logits(self.model, images)[:, 0].float()
+        with torch.inference_mode():
+            with autocast(self.device, self.dtype):
+                logits = head_logits(self.model, images)[:, 0].float()
+            close = logits.abs() < self.margin if self.margin else None
+            if close is not None and close.any():
+                logits[close] = head_logits(self.exact, images[close])[:, 0]
         return logits.clone()  # out of inference mode, so that a loss may keep it
 
 
