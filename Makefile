@@ -1,4 +1,5 @@
 # make report   the whole study of config/$(CONFIG).yaml, ending with the page to open
+# make publish  the same, trained anew where needed, and its runs put into results/$(CONFIG)
 # make test     lint and tests
 # make lab      the notebooks in JupyterLab
 # make faces    the weights of `init: faces`, anew: renders the faces, pretrains every backbone (hours)
@@ -12,13 +13,19 @@ REVISION := main
 FROM :=
 BIN := .venv/bin
 
-.PHONY: report test lab synpain-data faces notebooks bench .venv .venv-render
+.PHONY: report publish test lab synpain-data faces notebooks bench .venv .venv-render
 .DELETE_ON_ERROR:
 
 report: .venv
 	@$(BIN)/snakemake --configfile config/$(CONFIG).yaml --cores all --keep-going \
 		--rerun-incomplete --nolock --quiet rules host
 	@echo "The report: $(CURDIR)/runs/$(CONFIG)/report.html"
+
+# Trains where results/$(CONFIG)/runs would spare it, and replaces what is there.
+publish: .venv
+	rm -rf results/$(CONFIG)/runs
+	@$(BIN)/snakemake publish --configfile config/$(CONFIG).yaml --cores all --keep-going \
+		--rerun-incomplete --nolock --quiet rules host
 
 test: .venv
 	$(BIN)/ruff check .

@@ -4,6 +4,9 @@ snakemake --configfile config/quick.yaml --cores all --keep-going
 
 What is done and unchanged is skipped. A run that fails leaves its notebook with the error (it is
 the rule's log, which Snakemake keeps), the others go on, and the next call takes up there.
+
+A config whose runs are committed, in results/<config>/runs, is not trained again: chapter 5 is made
+from what is there. The target `publish` trains, compares and puts them there.
 """
 
 import shlex
@@ -16,6 +19,7 @@ from snakemake.exceptions import WorkflowError
 from helpers.errors import StudyError
 from helpers.files import ROOT
 from helpers.parameters import NOTEBOOKS, check_config
+from helpers.published import is_published, publish
 from helpers.report import collect_figures, write_page
 
 if not workflow.configfiles:
@@ -41,6 +45,9 @@ STUDENT_RUNS = expand(
     teacher=[*STUDY["teachers"], "none"],
     seed=STUDY["seeds"],
 )
+MADE = [run.removeprefix(f"{RUNS}/") for run in TEACHER_RUNS + STUDENT_RUNS]
+PUBLISHED = is_published(MADE, Path.cwd() / RESULTS)
+COMPARED = f"{RESULTS}/runs" if PUBLISHED else RUNS
 HELPERS = sorted(str(path) for path in (ROOT / "helpers").glob("*.py"))
 PAPERMILL = f"{shlex.quote(sys.executable)} -m papermill --log-output --log-level WARNING --no-progress-bar"
 RUN_NOTEBOOK = PAPERMILL + " {input.notebook} {log.notebook} -y {params.own}"
@@ -154,7 +161,8 @@ rule distil_student:
 rule compare:
     input:
         HELPERS,
-        expand("{run}/metrics.json", run=TEACHER_RUNS + STUDENT_RUNS),
+        rules.crop.output,
+        expand("{folder}/{run}/metrics.json", folder=COMPARED, run=MADE),
         notebook=ROOT / "notebooks/05_compare_teachers.ipynb",
     output:
         f"{RESULTS}/metrics.csv",
@@ -162,11 +170,18 @@ rule compare:
         notebook=f"{RUNS}/05_compare_teachers.ipynb",
     params:
         own=arguments(
-            "05_compare_teachers", runs_dir=RUNS, figures_dir=FIGURES, results_dir=RESULTS
+            "05_compare_teachers", runs_dir=COMPARED, figures_dir=FIGURES, results_dir=RESULTS
         ),
     threads: workflow.cores
     shell:
         RUN_NOTEBOOK
+
+
+rule publish:
+    input:
+        rules.compare.output,
+    run:
+        publish(MADE, Path.cwd() / RUNS, Path.cwd() / RESULTS)
 
 
 # The notebooks are logs of the rules before, which Snakemake does not take as inputs.
@@ -182,13 +197,13 @@ rule report:
         chapters=[
             [f"{PREPARED}/01_prepare_dataset.ipynb"],
             [f"{CROPS}/02_crop_faces.ipynb"],
-            [f"{run}/03_train_teacher.ipynb" for run in TEACHER_RUNS],
-            [f"{run}/04_distill_student.ipynb" for run in STUDENT_RUNS],
+            [] if PUBLISHED else [f"{run}/03_train_teacher.ipynb" for run in TEACHER_RUNS],
+            [] if PUBLISHED else [f"{run}/04_distill_student.ipynb" for run in STUDENT_RUNS],
             [f"{RUNS}/05_compare_teachers.ipynb"],
         ],
         figures=[f"{folder}/figures" for folder in (PREPARED, CROPS, *TEACHER_RUNS, *STUDENT_RUNS)],
     run:
         here = Path.cwd()
         collect_figures([here / folder for folder in params.figures], here / FIGURES)
-        chapters = [[here / path for path in paths] for paths in params.chapters]
+        chapters = [[here / path for path in paths] for paths in params.chapters if paths]
         write_page(chapters, here / output[0])

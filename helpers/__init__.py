@@ -14,5 +14,6 @@ Inheritance (05): `corruptions`, `robustness`, `consistency`, `psychometric`, `d
 What a reader sees: `figures`, `prose`; `pair_views`, `account_views` (01), `crop_views`,
 `probe_views` (02), `training_views`, `curves`, `one_run` (03, 04), `plots`,
 `matrices`, `samples`, `views`, `readings`, `writeup`, `inherit_plots`,
-`inherit_readings`, `planning_views` (05), `report` (the page).
+`inherit_readings`, `planning_views` (05), `report` (the page);
+`published` (runs that are committed).
 """

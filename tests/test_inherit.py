@@ -1,19 +1,27 @@
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
 import torch
+from conftest import RECIPE
 from made_runs import make_runs
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from helpers import inherit_readings, robustness
+from helpers import inherit_readings, planning_views, robustness
 from helpers.compare import load_runs, make_panel
 from helpers.consistency import consistency, consistency_table, error_consistency, surplus_table
 from helpers.corruptions import IMAGENET_MEAN, STRENGTHS, conditions, corrupt
 from helpers.dose import dose_table, read_pspi, response_table, weighted_spearman
 from helpers.errors import StudyError
+from helpers.experiments import train_teacher
+from helpers.kept import kept_table
 from helpers.psychometric import fit_psychometric, psychometric
+from helpers.published import is_published, publish
+from helpers.tables import evaluate
 
 
 def some_faces(count=6, side=64, seed=0):
@@ -225,3 +233,85 @@ def test_missing_arms_and_few_faces_are_said(tmp_path, arms, people):
     said = inherit_readings.shared_errors(panel)
     assert "nan" not in said
     assert ("No pupil" in said) == (arms is not None)
+
+
+def trained_runs(crops_dir, tmp_path):
+    """A teacher trained for an epoch on the made-up crops, with the landmarks that they lack."""
+    crops = tmp_path / "crops"
+    shutil.copytree(crops_dir, crops)
+    table = pd.read_csv(crops / "manifest.csv", dtype={"identity": str})
+    points = "16 17 25 17 20 23 16 28 25 28"
+    table.assign(detected=True, landmarks=points, width=40).to_csv(
+        crops / "manifest.csv", index=False
+    )
+    chosen = RECIPE | {"crops_dir": str(crops), "teacher": "resnet50", "teacher_epochs": 1}
+    return crops, [train_teacher(SimpleNamespace(**chosen), tmp_path / "teacher/resnet50/seed0")]
+
+
+def test_predictions_on_corrupted_faces_are_made_once_and_start_from_the_runs(
+    crops_dir, tmp_path, monkeypatch
+):
+    crops, runs = trained_runs(crops_dir, tmp_path)
+    made, say = [], robustness.predictions_of
+
+    def counting(*arguments):
+        made.append(1)
+        if len(made) == 6:
+            raise KeyboardInterrupt
+        return say(*arguments)
+
+    monkeypatch.setattr(robustness, "predictions_of", counting)
+    with pytest.raises(KeyboardInterrupt):
+        robustness.predict_corrupted(runs, crops, tmp_path / "parts")
+    found = robustness.predict_corrupted(runs, crops, tmp_path / "parts")
+    assert len(made) == 1 + len(conditions())
+    again = robustness.predict_corrupted(runs, crops, tmp_path / "parts")
+    assert len(made) == 1 + len(conditions())
+    pd.testing.assert_frame_equal(found, again)
+    clean = found[found["corruption"] == "clean"].set_index("image_id")["probability"]
+    own = runs[0].predictions.query("split == 'test'").set_index("image_id")["probability"]
+    np.testing.assert_allclose(clean, own[clean.index], atol=1e-5)
+    dark = found.query("corruption == 'darkness' and strength == 3")["probability"]
+    assert not np.allclose(dark, clean, atol=1e-4)
+
+
+def test_kept_tables_are_of_the_same_runs_and_need_no_weights(tmp_path):
+    make_runs(tmp_path, people=6, arms=("swin",))
+    runs, made = load_runs(tmp_path), []
+
+    def make():
+        made.append(1)
+        return pd.DataFrame({"image_id": ["0012"], "x": [1 / 3]})
+
+    path = tmp_path / "results/a.csv.gz"
+    first = kept_table(path, runs, make)
+    weights = runs[0].folder / "model.safetensors"
+    weights.unlink()
+    pd.testing.assert_frame_equal(kept_table(path, runs, make), first)
+    assert first["image_id"].tolist() == ["0012"]
+    (runs[0].folder / "predictions.csv").write_text("other predictions")
+    assert kept_table(path, runs, make) is None
+    weights.touch()
+    kept_table(path, runs, make)
+    assert len(made) == 2
+
+
+def test_a_plan_is_made_from_several_seeds_only(tmp_path):
+    one = evaluate(load_runs(make_runs(tmp_path / "one", people=30)), 100, 0)
+    assert "nothing to plan from" in planning_views.words(one)
+    three = evaluate(load_runs(make_runs(tmp_path / "three", people=30, seeds=(0, 1, 2))), 100, 0)
+    assert "| 0.01 AUROC |" in planning_views.words(three)
+
+
+def test_published_runs_are_all_that_the_comparison_reads(tmp_path):
+    make_runs(tmp_path / "runs", people=12)
+    names = [f"teacher/{t}/seed0" for t in ("resnet50", "swin")]
+    assert not is_published(names, tmp_path / "results")
+    publish(names, tmp_path / "runs", tmp_path / "results")
+    assert is_published(names, tmp_path / "results")
+    assert not is_published([*names, "teacher/swin/seed1"], tmp_path / "results")
+    found = load_runs(tmp_path / "results/runs")
+    assert [run.name for run in found] == ["resnet50", "swin"]
+    assert not list((tmp_path / "results").rglob("*.safetensors"))
+    with pytest.raises(StudyError, match="does not exist"):
+        publish(["teacher/swin/seed9"], tmp_path / "runs", tmp_path / "results")
