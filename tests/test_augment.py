@@ -239,3 +239,15 @@ def test_faces_of_one_batch_get_views_of_their_own():
     out = augment.augment(image, draw_views(4, seed=0, epoch=1), 32)
     for other in out[1:]:
         assert not torch.allclose(out[0], other, atol=0.05)
+
+
+def test_views_are_weakened_towards_the_plain_picture_and_stay_flipped():
+    images = torch.randint(0, 256, (6, 3, 40, 40), dtype=torch.uint8)
+    views = draw_views(6, 0, 1)
+    none, half, whole = (views.weakened(strength) for strength in (0.0, 0.5, 1.0))
+    plain = plain_view(images, 40)
+    expected = torch.where(views.flip[:, None, None, None] < 0, plain.flip(3), plain)
+    assert torch.allclose(augment.augment(images, none, 40), expected, atol=1e-4)
+    assert torch.equal(augment.augment(images, whole, 40), augment.augment(images, views, 40))
+    assert torch.allclose(half.angle, views.angle / 2)
+    assert torch.allclose(half.colour - 1, (views.colour - 1) / 2)
