@@ -11,9 +11,11 @@ Teachers (04): `teachers`, `packed`, `gate`, `low_precision`, `replay`, `teachin
 Evaluation (05): `metrics`, `bootstrap`, `compare`, `tables`, `external`, `planning`.
 Inheritance (05): `corruptions`, `robustness`, `consistency`, `psychometric`, `dose`, `kept`,
 `inheritance`.
+Looking inside (05): `trained` (a network from its run), `layers`, `cka`, `saliency`, `regions`,
+`attribution`, `inside`.
 What a reader sees: `figures`, `prose`; `pair_views`, `account_views` (01), `crop_views`,
 `probe_views` (02), `training_views`, `curves`, `one_run` (03, 04), `plots`,
 `matrices`, `samples`, `views`, `readings`, `writeup`, `inherit_plots`,
-`inherit_readings`, `planning_views` (05), `report` (the page);
-`published` (runs that are committed).
+`inherit_readings`, `inside_plots`, `inside_readings`, `planning_views` (05), `report` (the page);
+`published` (runs that are committed), `headline` and `weights_card` (the two READMEs).
 """

@@ -4,10 +4,11 @@ The people are in no pair of the study, and the targets are the weights of singl
 neither pain nor PSPI. All backbones see the same faces, views and recipe, a Transformer without
 a convolution's bias for longer. The result is what `init: faces` loads.
 
-A Transformer from scratch stays on the plateau of saying the mean: the class token first averages
-all patches, which says nothing of where. So each backbone has a second head for as long as it is
-pretrained, linear in its last features at every place, and the views begin as the plain faces and
-reach the protocol's augmentations half way.
+A Transformer from scratch stays on the plateau of saying the mean: its head first sees an average
+over all places, which says nothing of where. So each backbone has further heads for as long as it
+is pretrained, linear in the features of every place at the end of each of its last three stages (of
+the only one that a DeiT has), and the views begin as the plain faces and reach the protocol's
+augmentations half way.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from helpers.weights import FACES_WEIGHTS
 
 BACKBONES = ("deit_tiny", "swin", "resnet50")
 IMAGE_SIZE = 112  # pixels, as in the study on the stand-in
-EPOCHS = {"deit_tiny": 24, "swin": 8, "resnet50": 8}  # until the held-out error settles
+EPOCHS = {"deit_tiny": 24, "swin": 9, "resnet50": 5}  # until the held-out error settles
 BATCH_SIZE = 32
 LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 0.02
@@ -75,9 +76,11 @@ class Pretraining:
         self.actions = read_actions(attributes, list(self.faces.table["image_id"]))
         model = create_regressor(backbone, image_size, len(self.actions.names), start)
         self.model = model.to(self.device, memory_format=torch.channels_last)
-        places = self._places(torch.zeros(1, 3, image_size, image_size, device=self.device))
-        self.local_head = nn.Linear(places.shape[1], len(self.actions.names)).to(self.device)
-        nn.init.normal_(self.local_head.weight, std=1e-3)
+        self.local_heads = nn.ModuleList(
+            nn.Linear(features.shape[1], len(self.actions.names)) for features in self._look()
+        ).to(self.device)
+        for head in self.local_heads:
+            nn.init.normal_(head.weight, std=1e-3)
         self.dtype = precision(self.device, True)
         choose_attention(self.model, self.device, self.dtype)
         self.steps = len(self.actions.train) // BATCH_SIZE
@@ -114,14 +117,24 @@ class Pretraining:
         return self.folder / f"weights-{self.image_size}.safetensors"
 
     def _parameters(self) -> list[nn.Parameter]:
-        return [*self.model.parameters(), *self.local_head.parameters()]
+        return [*self.model.parameters(), *self.local_heads.parameters()]
 
-    def _places(self, images: torch.Tensor) -> torch.Tensor:
-        """The last features of every place, without a Transformer's prefix tokens, (N, -1)."""
-        return self._flat(self.model.forward_features(images))
+    def _look(self) -> list[torch.Tensor]:
+        """The features that the local heads see, of one empty picture, (1, -1) each."""
+        self._seen: list[torch.Tensor] = []
+        for stage in earlier_stages(self.model):
+            stage.register_forward_hook(lambda _, __, features: self._seen.append(features))
+        side = self.image_size
+        with torch.inference_mode():
+            image = torch.zeros(1, 3, side, side, device=self.device)
+            return self._places(self.model.eval().forward_features(image))
 
-    def _flat(self, features: torch.Tensor) -> torch.Tensor:
-        return features[:, getattr(self.model, "num_prefix_tokens", 0) :].flatten(1)
+    def _places(self, last: torch.Tensor) -> list[torch.Tensor]:
+        """The features of every place, without a DeiT's prefix tokens, stage by stage: (N, -1)."""
+        last = last[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        found = [features.flatten(1) for features in (*self._seen, last)]
+        self._seen.clear()
+        return found
 
     def fit(self) -> pd.DataFrame:
         """Train to the last epoch and return the history, one row an epoch."""
@@ -151,6 +164,7 @@ class Pretraining:
                 images = plain_view(self.faces.images[part].to(self.device), self.image_size)
                 with autocast(self.device, self.dtype):
                     found.append(self.model(images).float().cpu())
+                self._seen.clear()
         error = (torch.cat(found) - self.actions.values[rows]).square().mean(0)
         return pd.Series(error.numpy(), index=self.actions.names)
 
@@ -171,11 +185,12 @@ class Pretraining:
             with autocast(self.device, self.dtype):
                 features = self.model.forward_features(images)
                 found = self.model.forward_head(features)
-                local = self.local_head(self._flat(features))
+                places = self._places(features)
+                local = [head(x) for head, x in zip(self.local_heads, places, strict=True)]
             loss = nn.functional.mse_loss(found.float(), targets)
-            both = loss + nn.functional.mse_loss(local.float(), targets)
+            total_loss = loss + sum(nn.functional.mse_loss(x.float(), targets) for x in local)
             self.optimizer.zero_grad(set_to_none=True)
-            both.backward()
+            total_loss.backward()
             nn.utils.clip_grad_norm_(self._parameters(), CLIP_NORM)
             self.optimizer.step()
             self.schedule.step()
@@ -194,7 +209,7 @@ class Pretraining:
             "identity": self.identity,
             "history": self.history,
             "model": self.model.state_dict(),
-            "local_head": self.local_head.state_dict(),
+            "local_heads": self.local_heads.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
@@ -212,9 +227,16 @@ class Pretraining:
             return
         self.history = state["history"]
         self.model.load_state_dict(state["model"])
-        self.local_head.load_state_dict(state["local_head"])
+        self.local_heads.load_state_dict(state["local_heads"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+
+
+def earlier_stages(model: nn.Module) -> list[nn.Module]:
+    """Return the two stages before the last of a network that has several resolutions."""
+    if hasattr(model, "layers"):
+        return list(model.layers[1:-1])
+    return [model.layer2, model.layer3] if hasattr(model, "layer3") else []
 
 
 def create_regressor(

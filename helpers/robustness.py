@@ -18,12 +18,14 @@ from tqdm import tqdm
 from helpers.bootstrap import Estimate, Seeds, identity_weights
 from helpers.compare import FACE_COLUMNS, HEADS, Panel, panel_of
 from helpers.corruptions import CLEAN, STRENGTHS, conditions, corrupt
-from helpers.external import predictions_of, trained_model, weights_of
+from helpers.devices import pick_device
+from helpers.external import predictions_of
 from helpers.faces import FaceStore, load_faces
 from helpers.figures import teacher_of
 from helpers.files import project_path, read_csv, sha256, write_csv
 from helpers.runs import Run
 from helpers.tables import comparisons
+from helpers.trained import trained_model, weights_of
 
 CONTRASTS = ("expressive", "all")
 _COLUMNS = ["arm", "seed", "corruption", "strength", *FACE_COLUMNS, *HEADS]
@@ -58,7 +60,7 @@ def predict_corrupted(
             for name, level in conditions():
                 path = folder / f"{name}-{level}.csv"
                 if not path.is_file():
-                    model = model or trained_model(run, device)
+                    model = model or trained_model(run, pick_device(device))
                     images = corrupt(faces.images, faces.table, name, level, seed)
                     found = predictions_of(run, model, faces, images)
                     write_csv(path, found.assign(corruption=name, strength=level)[_COLUMNS])

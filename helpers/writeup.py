@@ -224,6 +224,12 @@ def limits(study: Study) -> str:
             "**Start from scratch.** Transformers without pretraining leave the base-rate plateau "
             "late or by luck; an arm that has not left it says little of its teacher."
         )
+    if "faces" in starts:
+        items.append(
+            "**A start from rendered faces.** Every arm has regressed facial actions, on people of "
+            "the same renderer, before it saw a label; what a start from ImageNet would change is "
+            "not known."
+        )
     items += [
         "**A fixed threshold.** Accuracy, F1, agreement and McNemar's test depend on 0.5, which no "
         "arm was calibrated to; AUROC does not.",

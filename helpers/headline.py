@@ -1,0 +1,91 @@
+"""README's headline, made from the committed tables of the multi-seed study.
+
+python -m helpers.headline    # writes it between the marks in README.md
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.errors import StudyError
+from helpers.figures import label_of
+from helpers.files import ROOT, project_path, read_csv, write_text
+from helpers.metrics import CONTRASTS
+from helpers.prose import markdown_table, number, plural, signed
+from helpers.readings import PRIMARY, name_of
+
+RESULTS, FIGURES = Path("results/standin"), Path("figures/standin")
+START, END = "<!-- headline, by helpers.headline -->", "<!-- end of headline -->"
+
+
+def block(results_dir: str | Path = RESULTS, figures_dir: str | Path = FIGURES) -> str:
+    """Return the headline as Markdown: the finding by the decision rule, a table, a figure.
+
+    Raises `StudyError` where a table is missing.
+    """
+    folder = project_path(results_dir)
+    metrics, seeds, differences = (
+        read_csv(folder / f"{name}.csv") for name in ("metrics", "seeds", "differences")
+    )
+    figure = Path(figures_dir) / "auroc_by_contrast.png"
+    return "\n\n".join(
+        [
+            f"**{_finding(differences, seeds)}**",
+            markdown_table(_table(metrics, differences)),
+            f"![AUROC of every arm, by contrast]({figure.as_posix()})",
+        ]
+    )
+
+
+def _finding(differences: pd.DataFrame, seeds: pd.DataFrame) -> str:
+    taught = differences[(differences["kind"] == "taught") & _primary(differences)]
+    if taught.empty:
+        raise StudyError("The tables hold no two taught students.")
+    row = taught.iloc[0]
+    wide = seeds[_primary(seeds)].pivot(index="seed", columns="arm", values="estimate")
+    signs = np.sign(wide[row["first"]] - wide[row["second"]])
+    shown = (
+        f"{signed(row['estimate'])} [{signed(row['low'])}, {signed(row['high'])}] AUROC over "
+        f"{plural(len(wide), 'seed')}"
+    )
+    what = f"{name_of(row['first'])} minus {name_of(row['second'])}, {CONTRASTS[PRIMARY]}: {shown}."
+    if row["low"] <= 0 <= row["high"] or signs.nunique() > 1:
+        return f"{what} The choice of teacher is not settled on the stand-in."
+    better = row["first"] if row["estimate"] > 0 else row["second"]
+    return f"{what} On the stand-in {name_of(better)} is the better pupil."
+
+
+def _primary(table: pd.DataFrame) -> pd.Series:
+    return (table["contrast"] == PRIMARY) & (table["metric"] == "auroc")
+
+
+def _table(metrics: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
+    wide = metrics[metrics["metric"] == "auroc"].set_index(["arm", "contrast"])
+    gains = differences[(differences["kind"] == "gain") & _primary(differences)].set_index("first")
+    rows = []
+    for arm in dict.fromkeys(metrics["arm"]):
+        row = {"AUROC": label_of(arm)}
+        for contrast, title in CONTRASTS.items():
+            row[title] = _with_interval(wide.loc[(arm, contrast)], number)
+        row["gain over no teacher"] = (
+            _with_interval(gains.loc[arm], signed) if arm in gains.index else "–"
+        )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _with_interval(row: pd.Series, form) -> str:
+    return f"{form(row['estimate'])} [{form(row['low'])}, {form(row['high'])}]"
+
+
+def main() -> None:
+    """Write the headline into README.md."""
+    path = ROOT / "README.md"
+    before, _, rest = path.read_text(encoding="utf-8").partition(START)
+    after = rest.partition(END)[2]
+    write_text(path, f"{before}{START}\n\n{block()}\n\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
