@@ -4,7 +4,8 @@ Shared by all: `errors`, `files`, `parameters`, `devices`, `work`.
 Fetching SynPAIN: `dataset_files`, `hub`, `archives`, `fetch` (the command).
 01: `tree`, `naming`, `pictures`, `seams`, `duplicates`, `folds`, `splits`, `splitting`, `prepare`.
 02: `mtcnn`, `detector`, `align`, `crops`; `probes`, `shortcuts`, `small_net` (the audit).
-Models: `models`, `weights` (their start), `actions`, `pretraining` (the start `faces`).
+Models: `models`, `weights` (their start), `actions`, `regressors`,
+`pretraining_faces`, `pretraining` (the start `faces`).
 Training (03, 04): `faces`, `augment`, `feed`, `losses`, `engine`, `inference`, `checkpoints`,
 `interrupts`, `watch`, `runs`, `experiments`.
 Teachers (04): `teachers`, `packed`, `gate`, `low_precision`, `replay`, `teaching`.

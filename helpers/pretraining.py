@@ -17,10 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import timm
 import torch
 from safetensors.torch import load_file, save_file
-from timm.layers import build_sincos2d_pos_embed
 from torch import nn
 from tqdm import tqdm
 
@@ -30,13 +28,14 @@ from helpers.devices import autocast, pick_device, precision, set_determinism
 from helpers.faces import load_faces
 from helpers.files import (
     project_path,
-    read_csv,
     replacing,
     sha256,
     write_csv,
     write_json,
 )
-from helpers.models import STUDENTS, TEACHERS, choose_attention
+from helpers.models import choose_attention
+from helpers.pretraining_faces import crop_pretraining_faces
+from helpers.regressors import create_regressor, earlier_stages
 from helpers.weights import FACES_WEIGHTS
 
 BACKBONES = ("deit_tiny", "swin", "resnet50")
@@ -232,37 +231,6 @@ class Pretraining:
         self.schedule.load_state_dict(state["schedule"])
 
 
-def earlier_stages(model: nn.Module) -> list[nn.Module]:
-    """Return the two stages before the last of a network that has several resolutions."""
-    if hasattr(model, "layers"):
-        return list(model.layers[1:-1])
-    return [model.layer2, model.layer3] if hasattr(model, "layer3") else []
-
-
-def create_regressor(
-    backbone: str, image_size: int, outputs: int, start: Path | None = None
-) -> nn.Module:
-    """Create the timm architecture of `backbone` with `outputs` linear outputs.
-
-    From the weights `start`, made at any image size, where given: position embeddings and windows
-    are resampled by timm. Without `start`, the position embeddings of a plain Transformer begin as
-    sines and cosines of the place (Vaswani et al. 2017, in two dimensions).
-    """
-    name = ({**TEACHERS, **STUDENTS})[backbone].split(".")[0]
-    options = {"num_classes": outputs} | ({} if "resnet" in name else {"img_size": image_size})
-    if start is not None:
-        overlay = {"file": str(start), "num_classes": outputs}
-        options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
-    model = timm.create_model(name, **options)
-    if start is None and "deit" in name:
-        grid = build_sincos2d_pos_embed(
-            model.patch_embed.grid_size, model.embed_dim, interleave_sin_cos=False
-        )
-        with torch.no_grad():
-            model.pos_embed[0, model.num_prefix_tokens :] = grid.reshape(-1, model.embed_dim)
-    return model
-
-
 def pretrain(
     backbone: str,
     crops_dir: str | Path,
@@ -339,32 +307,6 @@ def pretrain(
     write_csv(path.with_suffix(".csv"), pd.concat(histories).round(5))
     write_json(path.with_suffix(".json"), card)
     return card
-
-
-def crop_pretraining_faces(folder: str | Path, out_dir: str | Path, device: str = "auto") -> Path:
-    """Crop the rendered faces in `folder` as notebook 02 crops the study's, and return `out_dir`.
-
-    `folder` holds `faces/` and `attributes.csv`. Crops that are there are kept.
-    """
-    from helpers.crops import crop_faces  # here: training needs no face detector
-    from helpers.prepare import MANIFEST_COLUMNS
-
-    folder = project_path(folder)
-    faces = read_csv(folder / "attributes.csv")
-    paths = "faces/" + faces["image_id"] + ".jpg"
-    table = faces[["image_id", "identity", "gender", "age", "ethnicity"]].assign(
-        path=paths,
-        side="right",
-        label="NoPain",
-        expression="NoPain",
-        split="train",
-        width=328,
-        height=368,
-        sha256=[sha256(folder / path) for path in tqdm(paths, desc="Hashing", unit="face")],
-    )
-    write_csv(folder / "manifest.csv", table[MANIFEST_COLUMNS])
-    crop_faces(folder, out_dir, crop_size=256, margin=0.2, min_face_size=80, device=device)
-    return project_path(out_dir)
 
 
 def main() -> None:
