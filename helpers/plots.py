@@ -79,7 +79,9 @@ def forests(panel: Panel, metric: str = "auroc") -> plt.Figure:
         forest(ax, panel, contrast, metric)
         ax.set_title(title.replace("Pain vs ", "Pain vs\n"), fontsize=11)
     low, high = axes[0].get_xlim()
-    axes[0].set_xlim(min(low, 0.46), min(max(high, 0.9), 1.02))
+    low, high = max(min(low, 0.46), -0.02), min(max(high, 0.9), 1.02)
+    ticks = [tick for tick in axes[0].get_xticks() if low <= tick <= high]
+    axes[0].set(xlim=(low, high), xticks=ticks)
     return fig
 
 

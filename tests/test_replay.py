@@ -176,7 +176,7 @@ def test_whole_runs_online_and_replayed_are_identical(taught, tmp_path, monkeypa
     shutil.rmtree(folder)
     online = distil_student(taught, tmp_path / "online")
     assert logits(folder) == beforehand
-    assert online.params["teachers"][0]["arithmetic"] == {"precision": "float32"}
+    assert online.params["teachers"][0]["arithmetic"] == {"precision": "float32", "margin": 0.0}
 
     def never(*_):
         raise AssertionError("a teacher was built")
