@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from helpers import figures
-from helpers.files import project_path, read_csv, replacing, sha256, write_csv, write_text
+from helpers.files import project_path, read_csv, replacing, sha256, write_between, write_csv
 from helpers.metrics import is_pain
 from helpers.naming import CELL
 from helpers.probes import folds_of
@@ -121,13 +121,6 @@ def card(tables: dict[str, pd.DataFrame]) -> str:
     )
 
 
-def update_card(path: Path, text: str) -> None:
-    """Put `text` between the two marks of the data card."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(_MARK_BEGIN)
-    _, _, after = rest.partition(_MARK_END)
-    write_text(path, f"{before}{_MARK_BEGIN}\n{text}\n{_MARK_END}{after}")
-
-
 def draw(tables: dict[str, pd.DataFrame]) -> plt.Figure:
     """Draw the probes' intervals and P(pain) by PSPI."""
     figures.use_style()
@@ -200,7 +193,7 @@ def main() -> None:
         write_csv(out / f"{name}.csv", table.round(4))
         print(f"\n{name}\n{table.round(3).to_string(index=False)}")
     figures.save_fig(draw(tables), "figures/standin_audit", "audit")
-    update_card(project_path("data/README.md"), card(tables))
+    write_between("data/README.md", _MARK_BEGIN, _MARK_END, card(tables))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Asked of the Pain faces of the test split: there a network should look at the pa
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +181,7 @@ def attribution_ratios(
         for region in share:
             ratio = share[region] / chance[region]
             if not enough:
-                ratio = replace(ratio, draws=np.full(samples, np.nan))
+                ratio = ratio.without_interval()
             ratios[method, arm, region] = ratio
     return ratios
 

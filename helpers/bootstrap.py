@@ -158,6 +158,10 @@ class Estimate:
             )
         return Estimate(float(value), draws, (), luck)
 
+    def without_interval(self) -> "Estimate":
+        """Return the value alone: all draws NaN."""
+        return replace(self, draws=np.full(self.draws.shape, np.nan))
+
     def row(self) -> dict[str, float]:
         """Return `estimate`, `low` and `high`, as columns of a tidy table."""
         return {"estimate": self.value, "low": self.low, "high": self.high}

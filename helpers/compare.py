@@ -5,7 +5,7 @@ An arm is a name: a teacher (`swin`), or a student with its teacher (`deit_tiny-
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -195,11 +195,10 @@ class Panel:
 
     def _guarded(self, found: dict[str, Estimate], rows: np.ndarray) -> dict[str, Estimate]:
         identities, positive = self.faces["identity"].to_numpy()[rows], self.positive[rows]
-        nothing = np.full(len(self.weights), np.nan)
         return {
             name: estimate
             if enough_identities(name, identities, positive)
-            else replace(estimate, draws=nothing)
+            else estimate.without_interval()
             for name, estimate in found.items()
         }
 

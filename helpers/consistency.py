@@ -7,7 +7,6 @@ c_exp = a1 a2 + (1 − a1)(1 − a2), and κ = (c_obs − c_exp) / (1 − c_exp)
 two rows of right and wrong. Unlike agreement of decisions it is not raised by being right.
 """
 
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -65,8 +64,7 @@ def consistency(panel: Panel, first: str, second: str, contrast: str) -> dict[st
     )
     if enough_identities("kappa", panel.faces["identity"].to_numpy()[rows], positive):
         return found
-    nothing = np.full(len(weights), np.nan)
-    return {name: replace(estimate, draws=nothing) for name, estimate in found.items()}
+    return {name: estimate.without_interval() for name, estimate in found.items()}
 
 
 def consistency_table(panel: Panel) -> pd.DataFrame:

@@ -101,9 +101,8 @@ def _over_seeds(panel, arm, among, measure, weights) -> dict[str, Estimate]:
         [measure(answer, weights[:, among]) for answer in answers],
     )
     few = panel.faces["identity"][among].nunique() < LEAST_IDENTITIES
-    nothing = np.full(len(weights), np.nan)
     return {
-        name: replace(estimate, draws=nothing)
+        name: estimate.without_interval()
         if few or np.isfinite(estimate.draws).mean() < _LEAST_KNOWN
         else estimate
         for name, estimate in found.items()

@@ -80,6 +80,19 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False)
 
 
+def write_between(path: str | Path, start: str, end: str, text: str) -> None:
+    """Replace what stands between the marks `start` and `end` in the text file `path`.
+
+    Raises `StudyError` where a mark is missing.
+    """
+    path = project_path(path)
+    before, first, rest = path.read_text(encoding="utf-8").partition(start)
+    _, second, after = rest.partition(end)
+    if not (first and second):
+        raise StudyError(f"The file {short_path(path)} lacks the mark {end if first else start}.")
+    write_text(path, f"{before}{start}\n\n{text}\n\n{end}{after}")
+
+
 def read_csv(path: str | Path) -> pd.DataFrame:
     """Read a table in which `image_id` and `identity` are text (an ID is no number).
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from helpers.errors import StudyError
 from helpers.figures import label_of
-from helpers.files import ROOT, project_path, read_csv, write_text
+from helpers.files import project_path, read_csv, write_between
 from helpers.metrics import CONTRASTS
 from helpers.prose import markdown_table, number, plural, signed
 from helpers.readings import PRIMARY, name_of
@@ -81,10 +81,7 @@ def _with_interval(row: pd.Series, form) -> str:
 
 def main() -> None:
     """Write the headline into README.md."""
-    path = ROOT / "README.md"
-    before, _, rest = path.read_text(encoding="utf-8").partition(START)
-    after = rest.partition(END)[2]
-    write_text(path, f"{before}{START}\n\n{block()}\n\n{END}{after}")
+    write_between("README.md", START, END, block())
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ import torch
 from timm.layers import build_sincos2d_pos_embed
 from torch import nn
 
+from helpers.layers import family, stages
 from helpers.models import STUDENTS, TEACHERS
 
 
 def earlier_stages(model: nn.Module) -> list[nn.Module]:
     """Return the two stages before the last of a network that has several resolutions."""
-    if hasattr(model, "layers"):
-        return list(model.layers[1:-1])
-    return [model.layer2, model.layer3] if hasattr(model, "layer3") else []
+    return [] if family(model) == "deit" else list(stages(model).values())[-3:-1]
 
 
 def create_regressor(

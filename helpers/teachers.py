@@ -12,16 +12,16 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from helpers.devices import autocast, precision
 from helpers.errors import StudyError
 from helpers.faces import FaceStore
 from helpers.files import short_path
-from helpers.models import build_teacher, head_logits
+from helpers.models import head_logits
 from helpers.packed import PackedResNet, can_pack
 from helpers.runs import Run, read_run
+from helpers.trained import trained_model
 
 FOLDS = 3
 
@@ -63,9 +63,8 @@ class FrozenTeacher:
 
     def __init__(self, run: Run, device: torch.device) -> None:
         chosen = run.params["parameters"]
-        self.model, _ = build_teacher(run.name, "scratch", chosen["image_size"])
-        self.model.load_state_dict(load_file(run.folder / "model.safetensors"))
-        self.model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.model = trained_model(run, device).requires_grad_(False)
+        self.model.to(memory_format=torch.channels_last)
         self.device, self.dtype = device, precision(device, chosen["amp"])
         self.margin = 0.0
 

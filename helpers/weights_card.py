@@ -11,7 +11,7 @@ import pandas as pd
 
 from helpers.errors import StudyError
 from helpers.figures import colour_of, label_of, save_fig, use_style
-from helpers.files import ROOT, project_path, read_csv, write_text
+from helpers.files import project_path, read_csv, write_between
 from helpers.prose import listing, markdown_table, number
 from helpers.weights import FACES_WEIGHTS
 
@@ -92,10 +92,7 @@ def main() -> None:
     """Write the card into data/README.md, and the figure."""
     use_style()
     save_fig(curves(), FIGURES, _NAME)
-    path = ROOT / "data/README.md"
-    before, _, rest = path.read_text(encoding="utf-8").partition(START)
-    after = rest.partition(END)[2]
-    write_text(path, f"{before}{START}\n\n{card()}\n\n{END}{after}")
+    write_between("data/README.md", START, END, card())
 
 
 if __name__ == "__main__":

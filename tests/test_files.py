@@ -14,6 +14,7 @@ from helpers.files import (
     replacing,
     sha256,
     short_path,
+    write_between,
     write_csv,
     write_json,
     write_text,
@@ -77,3 +78,14 @@ def test_a_folder_that_is_missing_or_empty_is_one_sentence(tmp_path):
         existing_folder(tmp_path, "pairs")
     with pytest.raises(StudyError, match=r"t\.csv does not exist\.$"):
         read_csv(tmp_path / "t.csv")
+
+
+def test_text_between_marks_is_replaced_and_the_rest_kept(tmp_path):
+    path = tmp_path / "card.md"
+    path.write_text("before\n<a>\nold\n<b>\nafter\n")
+    write_between(path, "<a>", "<b>", "new")
+    write_between(path, "<a>", "<b>", "newer")
+    assert path.read_text() == "before\n<a>\n\nnewer\n\n<b>\nafter\n"
+    with pytest.raises(StudyError, match="lacks the mark <c>"):
+        write_between(path, "<a>", "<c>", "lost")
+    assert "newer" in path.read_text()
