@@ -1,5 +1,6 @@
 # make report   the whole study of config/$(CONFIG).yaml, ending with the page to open
 # make publish  the same, trained anew where needed, and its runs put into results/$(CONFIG)
+# make ablations   the study's students with one thing changed (ONLY="soft shuffled": these), beside it
 # make test     lint and tests
 # make lab      the notebooks in JupyterLab
 # make faces    the weights of `init: faces`, anew: renders the faces, pretrains every backbone (hours)
@@ -11,21 +12,26 @@ PYTHON ?= python3.11
 OUT := data/raw/SynPain
 REVISION := main
 FROM :=
+ONLY :=
+BACKBONES :=
+SNAKEMAKE = $(BIN)/snakemake --configfile config/$(CONFIG).yaml --cores all --keep-going \
+	--rerun-incomplete --nolock --quiet rules host
 BIN := .venv/bin
 
-.PHONY: report publish test lab synpain-data faces notebooks bench .venv .venv-render
+.PHONY: report publish ablations test lab synpain-data faces notebooks bench .venv .venv-render
 .DELETE_ON_ERROR:
 
 report: .venv
-	@$(BIN)/snakemake --configfile config/$(CONFIG).yaml --cores all --keep-going \
-		--rerun-incomplete --nolock --quiet rules host
+	@$(SNAKEMAKE)
 	@echo "The report: $(CURDIR)/runs/$(CONFIG)/report.html"
 
 # Trains where results/$(CONFIG)/runs would spare it, and replaces what is there.
 publish: .venv
 	rm -rf results/$(CONFIG)/runs
-	@$(BIN)/snakemake publish --configfile config/$(CONFIG).yaml --cores all --keep-going \
-		--rerun-incomplete --nolock --quiet rules host
+	@$(SNAKEMAKE) publish
+
+ablations: .venv
+	@$(SNAKEMAKE) $(if $(ONLY),$(addprefix ablation_,$(ONLY)),ablations)
 
 test: .venv
 	$(BIN)/ruff check .
@@ -46,7 +52,7 @@ synpain-data: .venv
 faces: .venv .venv-render
 	cd data/standin && ../../.venv-render/bin/python -m render --pretrain --identities 1000 \
 		--expressions 6 --seed 0 --out ../raw/pretrain
-	$(BIN)/python -m helpers.pretraining
+	$(BIN)/python -m helpers.pretraining $(if $(BACKBONES),--backbones $(BACKBONES))
 
 # Execute the committed notebooks where they lie; finished runs are shown, not repeated.
 notebooks: .venv

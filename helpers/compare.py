@@ -248,3 +248,11 @@ def own_teacher(panel: Panel, student: str) -> str | None:
     """Return the arm that taught `student`, or None: it had none, or it is not among the runs."""
     teacher = teacher_of(student)
     return teacher if teacher in panel.teachers else None
+
+
+def counts(panel: Panel, contrast: str, among: np.ndarray | None = None) -> dict[str, int]:
+    """Return how many `identities`, `pain` and `other` faces a contrast has."""
+    rows = panel.rows(contrast, among)
+    pain = int((panel.positive & rows).sum())
+    identities = panel.faces["identity"][rows].nunique()
+    return {"identities": identities, "pain": pain, "other": int(rows.sum()) - pain}

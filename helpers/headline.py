@@ -25,14 +25,16 @@ def block(results_dir: str | Path = RESULTS, figures_dir: str | Path = FIGURES) 
     Raises `StudyError` where a table is missing.
     """
     folder = project_path(results_dir)
-    metrics, seeds, differences = (
-        read_csv(folder / f"{name}.csv") for name in ("metrics", "seeds", "differences")
+    metrics, seeds, differences, cost, gaps = (
+        read_csv(folder / f"{name}.csv")
+        for name in ("metrics", "seeds", "differences", "cost", "subgroup_gaps")
     )
     figure = Path(figures_dir) / "auroc_by_contrast.png"
     return "\n\n".join(
         [
             f"**{_finding(differences, seeds)}**",
             markdown_table(_table(metrics, differences)),
+            f"At what cost: {_cost(cost)} For whom: {_gaps(gaps)}",
             f"![AUROC of every arm, by contrast]({figure.as_posix()})",
         ]
     )
@@ -73,6 +75,37 @@ def _table(metrics: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
         )
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _cost(cost: pd.DataFrame) -> str:
+    mean = cost.groupby("arm", sort=False)[["train_seconds", "macs"]].mean()
+    said = []
+    for arm in mean.index:
+        student, _, teacher = arm.rpartition("-")
+        untaught = f"{student}-none"
+        if student and teacher in mean.index and untaught in mean.index:
+            time = mean.loc[arm, "train_seconds"] / mean.loc[untaught, "train_seconds"]
+            said.append(
+                f"{name_of(arm)} took {number(time, 1)} times as long to train as without a "
+                "teacher, and one face costs it "
+                f"1/{number(mean.loc[teacher, 'macs'] / mean.loc[arm, 'macs'], 1)} of its "
+                "teacher's multiply-adds"
+            )
+    return "; ".join(said) + "."
+
+
+def _gaps(gaps: pd.DataFrame) -> str:
+    mine = gaps[gaps["contrast"] == PRIMARY]
+    widest = mine.loc[mine.groupby("arm", sort=False)["estimate"].idxmax()]
+    said = [
+        f"{name_of(row.arm)} {signed(row.estimate)} [{signed(row.low)}, {signed(row.high)}] "
+        f"({row.best} above {row.worst})"
+        for row in widest.itertuples()
+    ]
+    return (
+        f"the widest gap between two groups of people, AUROC: {'; '.join(said)}. Picked as the "
+        "widest, it is too large on average."
+    )
 
 
 def _with_interval(row: pd.Series, form) -> str:

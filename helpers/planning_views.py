@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from helpers.compare import counts
 from helpers.planning import components, planning_table
 from helpers.prose import listing, markdown_table, number
 from helpers.readings import PRIMARY, name_of, pairs
-from helpers.tables import Study, counts
+from helpers.tables import Study
 
 
 def words(study: Study, contrast: str = PRIMARY) -> str:

@@ -199,7 +199,7 @@ def convergence(study: Study) -> str:
     return words + "A validation set of this size makes single epochs jump: read the trend."
 
 
-def cost(study: Study) -> str:
+def ratios_of_cost(study: Study) -> str:
     """Return what a live teacher adds to a student's training time, and what a student saves."""
     mean = study.tables["cost"].groupby("arm", sort=False).mean(numeric_only=True)
     sentences = []
@@ -211,8 +211,14 @@ def cost(study: Study) -> str:
         if teacher:
             saved = mean.loc[teacher, "macs"] / mean.loc[taught, "macs"]
             sentences[-1] += f", and needs 1/{number(saved, 1)} of its teacher's multiply-adds"
-    said = ". ".join(sentences) + ". " if sentences else ""
-    return said + "Times are of the machine named above, which runs may have shared."
+    return ". ".join(sentences) + "." if sentences else "No student has an untaught twin here."
+
+
+def cost(study: Study) -> str:
+    """Return `ratios_of_cost` with what to hold against the times."""
+    return (
+        f"{ratios_of_cost(study)} Times are of the machine named above, which runs may have shared."
+    )
 
 
 def mistakes(panel: Panel) -> str:
@@ -250,9 +256,28 @@ def groups(study: Study, contrast: str = PRIMARY) -> str:
     said = f"The median interval is {number(width)} AUROC wide. Of {total} of arm and group, "
     said += f"{len(level) or 'none'} cannot be told from chance. A dot without a bar stands for "
     said += "fewer than five people in a class, or for a perfect score on a few. "
-    return said + (
+    return f"{said}{largest_gaps(study, contrast)} " + (
         "With so many comparisons a few groups differ by luck alone: this is a check for gross "
         "failure, not a ranking of groups."
+    )
+
+
+def largest_gaps(study: Study, contrast: str = PRIMARY) -> str:
+    """Return each arm's largest gap in AUROC between two groups of people."""
+    table = study.tables["subgroup_gaps"]
+    table = table[table["contrast"] == contrast]
+    if table.empty:
+        return "No two groups have enough identities to be compared."
+    widest = table.loc[table.groupby("arm", sort=False)["estimate"].idxmax()]
+    said = [
+        f"{name_of(row.arm)} {signed(row.estimate)} [{signed(row.low)}, {signed(row.high)}] "
+        f"({row.group}: {row.best} above {row.worst})"
+        for row in widest.itertuples()
+    ]
+    return (
+        f"The largest gap between two groups: {'; '.join(said)}. The two were picked because they "
+        "are farthest apart, so a gap of this kind is too large on average, and its interval too "
+        "kind to the finding."
     )
 
 

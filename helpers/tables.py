@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 
 from helpers.bootstrap import Estimate
-from helpers.compare import HEADS, Panel, make_panel, own_teacher
+from helpers.compare import HEADS, Panel, counts, make_panel, own_teacher
 from helpers.figures import teacher_of
 from helpers.files import project_path, write_csv
 from helpers.metrics import CONTRASTS, METRICS, THRESHOLD, mcnemar
-from helpers.naming import parse_id
 from helpers.parameters import STUDENTS, TEACHERS
 from helpers.runs import Run
+from helpers.subgroups import GROUPS, gap_between_groups, subgroup_table  # noqa: F401
 
 CONVERGED = 0.95
-GROUPS = ("gender", "age", "ethnicity")
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ def evaluate(runs: Sequence[Run], samples: int, seed: int) -> Study:
         "convergence": convergence_table(runs),
         "cost": cost_table(runs),
         "subgroups": subgroup_table(test),
+        "subgroup_gaps": gap_between_groups(test),
         "test_predictions": prediction_table(test),
     }
     return Study(list(runs), test, train, tables)
@@ -65,14 +65,6 @@ def write_external(panel: Panel, folder: str | Path) -> None:
     folder = project_path(folder)
     write_csv(folder / "external_metrics.csv", metric_table(panel))
     write_csv(folder / "external_predictions.csv", prediction_table(panel))
-
-
-def counts(panel: Panel, contrast: str, among: np.ndarray | None = None) -> dict[str, int]:
-    """Return how many `identities`, `pain` and `other` faces a contrast has."""
-    rows = panel.rows(contrast, among)
-    pain = int((panel.positive & rows).sum())
-    identities = panel.faces["identity"][rows].nunique()
-    return {"identities": identities, "pain": pain, "other": int(rows.sum()) - pain}
 
 
 def metric_table(panel: Panel) -> pd.DataFrame:
@@ -275,23 +267,6 @@ def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
         | {name: run.metrics[name] for name in names}
         for run in runs
     )
-
-
-def subgroup_table(panel: Panel) -> pd.DataFrame:
-    """Return AUROC with its interval by gender, age and ethnicity, as the ID tells them."""
-    people = panel.faces["identity"].map(parse_id)
-    rows = []
-    for group in GROUPS:
-        members = people.map(lambda person, group=group: getattr(person, group))
-        for value in sorted(members.unique()):
-            among = (members == value).to_numpy()
-            for contrast in ("all", "expressive"):
-                size = counts(panel, contrast, among)
-                for arm in panel.arms:
-                    found = panel.estimates(arm, contrast, among=among)["auroc"]
-                    row = {"group": group, "value": value, "contrast": contrast, "arm": arm}
-                    rows.append(row | found.row() | size)
-    return pd.DataFrame(rows)
 
 
 def prediction_table(panel: Panel) -> pd.DataFrame:

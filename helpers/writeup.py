@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.compare import Panel
+from helpers.compare import Panel, counts
 from helpers.figures import label_of, teacher_of
 from helpers.metrics import CONTRASTS, THRESHOLD
 from helpers.one_run import describe_start
@@ -21,8 +21,17 @@ from helpers.prose import (
     seeds_agree,
     with_interval,
 )
-from helpers.readings import PRIMARY, compared, gains, name_of, pairs, weak_teachers
-from helpers.tables import Study, counts
+from helpers.readings import (
+    PRIMARY,
+    compared,
+    gains,
+    largest_gaps,
+    name_of,
+    pairs,
+    ratios_of_cost,
+    weak_teachers,
+)
+from helpers.tables import Study
 from helpers.teaching import teaching_words
 
 _STAND_IN = ("quick", "standin")
@@ -99,6 +108,8 @@ def abstract(study: Study) -> str:
         f"**What a teacher adds.** {gains(study)}",
         f"**Above chance** on this endpoint: {listing(above) or 'no arm'}."
         + (f" Not shown to be: {listing(rest)}." if rest else ""),
+        f"**At what cost.** {ratios_of_cost(study)}",
+        f"**For whom.** {largest_gaps(study)}",
         f"**How sure.** The endpoint is the AUROC of {CONTRASTS[PRIMARY]}: how often a face in "
         f"pain scores higher than one with another expression (0.5 is chance, 1 perfect), on "
         f"{size['pain']} Pain and {size['other']} expressive NoPain test faces of {people}, none "
@@ -108,7 +119,8 @@ def abstract(study: Study) -> str:
     if is_stand_in(study):
         parts.append(
             "**What it is about.** The faces are a rendered stand-in, not SynPAIN: the numbers "
-            "show that the study runs from end to end, and say nothing about people in pain."
+            "say how the method behaves on faces whose pain obeys a known rule, and nothing about "
+            "people in pain."
         )
     return "\n\n".join(part for part in parts if part)
 
@@ -205,6 +217,12 @@ def limits(study: Study) -> str:
             "action units). What holds here need not hold for SynPAIN, and SynPAIN is itself "
             "synthetic."
         )
+        items.append(
+            "**What SynPAIN would change.** Five times as many people, faces out of an image "
+            "generator instead of a renderer, 224 pixels, ImageNet weights instead of weights "
+            "that know this renderer's faces, and labels that follow no formula, so that a "
+            "teacher's decisions can differ from them for a reason."
+        )
     if len(seeds_of(study)) == 1:
         items.append(
             "**One seed.** No interval here covers the luck of initialisation and batch order, "
@@ -262,9 +280,9 @@ def meaning(study: Study) -> str:
         )
     said = f"{capital('; '.join(learnt) or 'these runs hold no pair of arms to compare')}."
     if is_stand_in(study):
+        more = "more seeds (`config/standin.yaml`), and then " if len(seeds_of(study)) == 1 else ""
         return (
-            f"**Learnt**, of the stand-in only: {said}\n\n**Next:** more seeds and epochs "
-            "(`config/standin.yaml`), and then SynPAIN itself from ImageNet weights "
-            "(`config/synpain.yaml`), which is where the question is decided."
+            f"**Learnt**, of the stand-in only: {said}\n\n**Next:** {more}SynPAIN itself from "
+            "ImageNet weights (`config/synpain.yaml`), which is where the question is decided."
         )
     return f"**Learnt:** {said}\n\n**Next:** more people and more seeds narrow the intervals."

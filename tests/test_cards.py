@@ -58,6 +58,18 @@ def made_tables(folder, low, high, seeds=(0.01, 0.02)):
         [{"arm": arm} | row | {"contrast": c} for arm in (first, second) for c in contrasts]
     ).to_csv(folder / "metrics.csv", index=False)
     pd.DataFrame(
+        {"arm": arm, "train_seconds": seconds, "macs": macs}
+        for arm, seconds, macs in (
+            *[("swin", 90.0, 4e9), (first, 30.0, 1e9)],
+            *[("deit_tiny-none", 10.0, 1e9), ("deit_tiny-none", 14.0, 1e9)],
+        )
+    ).to_csv(folder / "cost.csv", index=False)
+    pd.DataFrame(
+        {"arm": first, "contrast": "expressive", "best": best, "worst": "Old"}
+        | {"estimate": gap, "low": gap - 0.01, "high": gap + 0.01}
+        for best, gap in (("Young", 0.02), ("Man", 0.05))
+    ).to_csv(folder / "subgroup_gaps.csv", index=False)
+    pd.DataFrame(
         {"arm": arm, "seed": seed, "contrast": "expressive", "metric": "auroc", "estimate": value}
         for seed, more in enumerate(seeds)
         for arm, value in ((first, 0.9 + more), (second, 0.9))
@@ -77,6 +89,9 @@ def test_the_headline_follows_the_decision_rule(tmp_path, low, high, seeds, sett
     text = headline.block(tmp_path, "figures/made")
     assert ("is the better pupil" in text) == settled
     assert ("not settled" in text) != settled
+    assert "took 2.5 times as long to train" in text
+    assert "1/4.0 of its teacher's multiply-adds" in text
+    assert "DeiT-Ti taught by Swin-T +0.050 [+0.040, +0.060] (Man above Old)" in text
     assert re.search(r"\+0\.015 \[.0\.005, \+0\.030\] AUROC over 2 seeds", text)
 
 

@@ -243,6 +243,26 @@ def test_subgroups_split_the_faces(study):
     assert row["estimate"].item() == pytest.approx(np.mean(expected))
 
 
+def test_the_largest_gap_is_between_the_best_and_the_worst_group(study):
+    gaps = study.tables["subgroup_gaps"].query("arm == 'deit_tiny-none' and group == 'gender'")
+    faces = study.tables["test_predictions"].query("arm == 'deit_tiny-none' and side == 'right'")
+    auroc = {
+        gender: np.mean(
+            [
+                roc_auc_score(part["label"] == "Pain", part["probability"])
+                for _, part in faces[faces["identity"].str[2] == digit].groupby("seed")
+            ]
+        )
+        for digit, gender in (("0", "Man"), ("1", "Woman"))
+    }
+    row = gaps.query("contrast == 'expressive'").iloc[0]
+    assert row["estimate"] == pytest.approx(max(auroc.values()) - min(auroc.values()))
+    assert auroc[row["best"]] > auroc[row["worst"]]
+    assert row["low"] < row["estimate"] < row["high"]
+    widest = study.tables["subgroup_gaps"].query("arm == 'swin' and contrast == 'expressive'")
+    assert f"Swin-T {prose.signed(widest['estimate'].max())} [" in readings.groups(study)
+
+
 def test_arms_with_other_seeds_are_compared_without_pairing_seeds(tmp_path):
     make_runs(tmp_path, people=12, seeds=(0, 1), arms=ARMS[:1])
     make_runs(tmp_path, people=12, seeds=(2, 3), arms=ARMS[1:2])
