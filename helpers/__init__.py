@@ -14,6 +14,8 @@ Inheritance (05): `corruptions`, `robustness`, `consistency`, `psychometric`, `d
 `inheritance`.
 Looking inside (05): `trained` (a network from its run), `layers`, `cka`, `saliency`, `regions`,
 `attribution`, `inside`.
+Exploring (06): `explorer` (which faces), `explorer_rates`, `explorer_maps`, `explorer_views`,
+`explorer_cards`, `explorer_widgets` (the controls).
 What a reader sees: `figures`, `prose`; `pair_views`, `account_views` (01), `crop_views`,
 `probe_views` (02), `training_views`, `curves`, `one_run` (03, 04), `plots`,
 `matrices`, `samples`, `views`, `readings`, `writeup`, `inherit_plots`,

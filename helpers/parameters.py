@@ -1,8 +1,8 @@
 """The notebooks' parameters: their names, types and choices, checked before anything runs.
 
 papermill only warns of a parameter that a notebook does not have, and passes `-p seeds '[0,1]'` as
-text; here both are errors. A config file holds the parameters of all five notebooks, so a name is
-unknown only where none of the five has it.
+text; here both are errors. A config file holds the parameters of all the notebooks, so a name
+is unknown only where none of them has it.
 """
 
 from collections.abc import Mapping
@@ -69,7 +69,7 @@ PARAMETERS = {
     "init": Parameter(str),
     "amp": Parameter(bool),
     "deterministic": Parameter(bool),
-    # 05
+    # 05 and 06
     "runs_dir": _FOLDER,
     "figures_dir": _FOLDER,
     "results_dir": _FOLDER,
@@ -98,6 +98,7 @@ NOTEBOOKS = {
     "05_compare_teachers": (
         "runs_dir figures_dir results_dir external_dir bootstrap_samples bootstrap_seed"
     ).split(),
+    "06_explore_faces": "runs_dir results_dir".split(),
 }
 STUDY_LISTS = ("teachers", "students", "seeds")
 # Given by the Snakefile or the command line, one value a run.

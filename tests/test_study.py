@@ -113,9 +113,9 @@ def test_the_comparison_names_every_arm(study, finished):
     assert set(metrics["arm"]) == {arm.partition("/")[2] for arm in ARMS}
 
 
-def test_the_page_holds_the_five_chapters(study, finished):
+def test_the_page_holds_the_six_chapters(study, finished):
     page = (study / "runs/tiny/report.html").read_text()
-    assert page.count("<section id=") == 5
+    assert page.count("<section id=") == 6
     assert page.count("The same chapter for") == 3
 
 
@@ -159,6 +159,7 @@ def test_a_config_that_does_not_fit_stops_before_anything_runs(tmp_path, change,
         ("02_crop_faces", {"sede": 1}, "None of the notebooks has a parameter named 'sede'."),
         ("04_distill_student", {"teacher": "vgg"}, "Unknown teacher 'vgg'"),
         ("05_compare_teachers", {"runs_dir": "no/runs"}, "The folder no/runs"),
+        ("06_explore_faces", {"runs_dir": "no/runs"}, "The folder no/runs"),
     ],
 )
 def test_papermill_by_hand_ends_in_one_sentence(tmp_path, notebook, given, sentence):
