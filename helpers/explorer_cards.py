@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from helpers.bootstrap import LEVEL
 from helpers.compare import HEADS
 from helpers.explorer import Choice, FaceSet, arms_with, outcome_of, probability
 from helpers.explorer_rates import Counts, count
@@ -33,7 +34,9 @@ STYLE = """<style>
 .explorer td.cell { width: 92px; height: 58px; padding: 0; text-align: center; font-size: 16px;
   border: 2px solid var(--jp-layout-color0, #fff); }
 .explorer td.cell small { font-size: 12px; }
+.explorer .note { max-width: 300px; }
 .explorer img { display: block; width: 300px; height: 300px; object-fit: contain; }
+.explorer .beside { display: flex; flex-wrap: wrap; gap: 0 28px; align-items: center; }
 .explorer .wrong { font-weight: bold; }
 </style>"""
 _STRIP = 150  # pixels, P(pain) from 0 to 1
@@ -54,19 +57,19 @@ def matrix(faces: FaceSet, choice: Choice) -> str:
         f'<div class="explorer"><p><b>{escape(run_words(faces, choice))}</b>, '
         f"{HEAD_NAMES[choice.head]}</p>"
         f'<p class="muted">faces: {escape(group_words(choice))}</p>'
-        f"<table><tr><th></th><th>called Pain</th><th>called NoPain</th></tr>{body}</table>"
-        f"{_rate(counts, 'sensitivity')}{_rate(counts, 'specificity')}"
-        '<p class="muted">95 % Wilson intervals that count people.<br>'
-        "Outcome and disagreement do not narrow these faces.</p></div>"
+        '<div class="beside"><table><tr><th></th><th>called Pain</th><th>called NoPain</th></tr>'
+        f"{body}</table><div>{_rate(counts, 'sensitivity')}{_rate(counts, 'specificity')}"
+        f'<p class="muted">[ ]: {percent(LEVEL)} Wilson interval that counts people</p></div></div>'
+        '<p class="muted">Outcome and disagreement do not narrow these faces.</p></div>'
     )
 
 
 def _cells(cells: list[tuple[str, int]]) -> str:
-    total = max(1, sum(value for _, value in cells))
+    total = sum(value for _, value in cells)
     return "".join(
         f'<td class="cell" data-count="{name}" data-value="{value}" '
-        f'style="background: rgba(32, 96, 160, {0.06 + 0.5 * value / total:.2f})">'
-        f"{value:,}<br><small>{percent(value / total)}</small></td>"
+        f'style="background: rgba(32, 96, 160, {0.06 + 0.5 * value / max(total, 1):.2f})">'
+        f"{value:,}<br><small>{percent(value / total if total else np.nan)}</small></td>"
         for name, value in cells
     )
 
@@ -94,7 +97,7 @@ def picture(source: Path | np.ndarray, alt: str) -> str:
 
 def message(sentence: str) -> str:
     """Return one sentence where a picture or a face would stand."""
-    return f'<div class="explorer"><p class="muted">{escape(sentence)}</p></div>'
+    return f'<div class="explorer"><p class="muted note">{escape(sentence)}</p></div>'
 
 
 def caption(faces: FaceSet, row: int) -> str:

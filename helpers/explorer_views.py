@@ -186,7 +186,7 @@ def closing(faces: FaceSet, choice: Choice) -> str:
     flatters = " The neutral faces are the easy ones." if every > expressive else ""
     return (
         f"- P(pain) of {run_words(faces, choice)} runs from {number(own.min())} to "
-        f"{number(own.max())} on the test faces: a threshold outside of that is no decision.\n"
+        f"{number(own.max())} on the test faces: a threshold outside of that calls all alike.\n"
         f"- At {number(THRESHOLD)} the specificity of {run_words(faces, choice)} is "
         f"{number(every)} on all faces and {number(expressive)} on expressive ones.{flatters}\n"
         "- A threshold that looks good here was chosen on the test faces. Its rates are no "

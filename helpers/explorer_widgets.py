@@ -30,7 +30,7 @@ NOT_LIVE = (
     "they show first is drawn above.*"
 )
 NO_PICTURES = "The pictures are not on this machine; the numbers are."
-_NARROW = {"width": "280px"}
+_WIDTH = 310  # pixels, of a list
 
 
 class Explorer:
@@ -47,12 +47,13 @@ class Explorer:
         self.controls = _controls(faces)
         self.overlay = _tagged(widgets.ToggleButton(description="saliency"), "overlay")
         self.back, self.forward = (
-            _tagged(widgets.Button(description=text, layout={"width": "90px"}), name)
+            _tagged(widgets.Button(description=text, layout={"width": "76px"}), name)
             for text, name in (("previous", "back"), ("next", "forward"))
         )
         self.position, self.matrix, self.picture, self.scores = (
             _tagged(widgets.HTML(), name) for name in ("position", "matrix", "picture", "scores")
         )
+        self.position.layout.width, self.overlay.layout.width = "82px", "82px"
         self.box = self._arranged()
         for name, control in self.controls.items():
             control.observe(self._arm_changed if name == "arm" else self._changed, names="value")
@@ -73,24 +74,20 @@ class Explorer:
             return widgets.HBox(row, layout={"flex_flow": "row wrap"})
 
         pages = widgets.HBox([self.back, self.forward, self.position, self.overlay])
-        face = widgets.HBox([self.picture, self.scores], layout={"flex_flow": "row wrap"})
         shown = widgets.HBox(
-            [self.matrix, widgets.VBox([pages, face])],
-            layout={"flex_flow": "row wrap", "grid_gap": "24px"},
+            [
+                widgets.VBox([pages, self.picture], layout={"width": "340px"}),
+                widgets.VBox([self.scores, self.matrix]),
+            ],
+            layout={"flex_flow": "row wrap"},
         )
-        return _tagged(
-            widgets.VBox(
-                [
-                    widgets.HTML(cards.STYLE),
-                    line("arm", "seed", "head"),
-                    line("gender", "age", "ethnicity", "kind"),
-                    line("outcome", "dispute", "order"),
-                    self.controls["threshold"],
-                    shown,
-                ]
-            ),
-            "box",
-        )
+        lines = [
+            line("arm", "seed", "head"),
+            line("gender", "age", "ethnicity"),
+            line("kind", "outcome", "dispute"),
+            line("threshold", "order"),
+        ]
+        return _tagged(widgets.VBox([widgets.HTML(cards.STYLE), *lines, shown]), "box")
 
     def _arm_changed(self, _=None) -> None:
         """Offer the seeds and heads that the arm has."""
@@ -197,7 +194,8 @@ def _controls(faces: FaceSet) -> dict[str, widgets.ValueWidget]:
                 options=choices,
                 value=getattr(start, name),
                 description=titles.get(name, name),
-                layout=_NARROW,
+                style={"description_width": "96px"},
+                layout={"width": f"{_WIDTH}px"},
             ),
             name,
         )
@@ -205,8 +203,14 @@ def _controls(faces: FaceSet) -> dict[str, widgets.ValueWidget]:
     }
     found["threshold"] = _tagged(
         widgets.FloatSlider(
-            value=start.threshold, min=0, max=1, step=0.01, description="threshold",
-            readout_format=".2f", layout={"width": "560px"},
+            value=start.threshold,
+            min=0,
+            max=1,
+            step=0.01,
+            description="threshold",
+            readout_format=".2f",
+            style={"description_width": "96px"},
+            layout={"width": f"{2 * _WIDTH + 4}px"},
         ),
         "threshold",
     )  # fmt: skip

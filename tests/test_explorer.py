@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from sklearn.metrics import confusion_matrix
 from statsmodels.stats.proportion import proportion_confint
 
-from helpers import explorer, explorer_views, explorer_widgets
+from helpers import explorer, explorer_cards, explorer_views, explorer_widgets
 from helpers.compare import load_runs
 from helpers.errors import StudyError
 from helpers.explorer import ANY, EXPRESSIVE, OUTCOMES, Choice
@@ -31,6 +31,7 @@ from helpers.saliency import saliency
 mpl.use("Agg")
 PUPIL, TWIN = "deit_tiny-swin", "deit_tiny-none"
 NO_ATTRIBUTES = "no/such/attributes.csv"
+SIDE = 64  # the least that gives a ResNet more than one cell
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,7 @@ def test_rates_without_a_face_are_undefined(faces):
     counts = count(faces, Choice(PUPIL, 0, kind="neutral"))
     assert np.isnan([counts.sensitivity, *counts.interval("sensitivity")]).all()
     assert "not defined" in explorer_views.rate_words(counts, "sensitivity")
+    assert explorer_cards.matrix(faces, Choice(PUPIL, 0, kind="neutral")).count("<small>–") == 2
 
 
 def test_the_table_of_thresholds_is_the_counts_at_each(faces, tmp_path):
@@ -358,19 +360,19 @@ def test_without_pictures_all_else_works(faces):
 def test_a_map_is_the_networks_own_over_the_grey_face(tmp_path, sign):
     """All features of a ResNet's last layer are 0 or more, so its weights' sign decides."""
     torch.manual_seed(0)
-    model = build_teacher("resnet50", "scratch", 32)[0].eval()
+    model = build_teacher("resnet50", "scratch", SIDE)[0].eval()
     model.fc.weight.data = sign * (model.fc.weight.data.abs() + 0.01)
     (run,) = load_runs(make_runs(tmp_path / "runs", people=2, arms=("resnet50",)))
-    run.params["parameters"]["image_size"] = 32
+    run.params["parameters"]["image_size"] = SIDE
     save_file(model.state_dict(), run.folder / "model.safetensors")
-    path, maps = picture_at(tmp_path / "face.png", 32), Maps([run], "cpu")
+    path, maps = picture_at(tmp_path / "face.png", SIDE), Maps([run], "cpu")
     if sign < 0:
         with pytest.raises(StudyError, match="Nothing in this face speaks for pain to ResNet-50"):
             maps.picture("resnet50", 0, path)
         return
     pixels = np.asarray(Image.open(path))
     images = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
-    expected = overlay(pixels, saliency(model, images, 32, "grad_cam")[0])
+    expected = overlay(pixels, saliency(model, images, SIDE, "grad_cam")[0])
     np.testing.assert_array_equal(maps.picture("resnet50", 0, path), expected)
     assert (np.ptp(expected.astype(int), axis=2) > 0).any()
 
