@@ -8,7 +8,9 @@ models only, so the draws are widened by what the seeds show of the luck of trai
 of the mean over k seeds is that of the draws plus S / k, with S = max(0, s² − E): s² the variance
 between seeds on the faces as they are, E the part of it that the choice of faces explains, which
 the draws tell. The sum has Satterthwaite's degrees of freedom (Satterthwaite 1946, Biometrics
-Bulletin 2, 110–114), so three seeds that differ are not trusted beyond three seeds.
+Bulletin 2, 110–114), so three seeds that differ are not trusted beyond three seeds. They are at
+least k − 1, the least that a sum of independent components can have: E is taken off s² by an
+estimate, and where it is too large the formula alone can fall below, even below 1.
 """
 
 from collections.abc import Sequence
@@ -46,9 +48,13 @@ class Seeds:
     @property
     def training(self) -> float:
         """The variance between seeds that the choice of faces does not explain, 0 or more."""
+        return max(0.0, self.variance - self.variance_of_faces)
+
+    @property
+    def variance_of_faces(self) -> float:
+        """The variance between seeds that the choice of faces explains."""
         apart = self.draws - self.draws.mean(axis=0)
-        faces = np.nanvar(apart, axis=1).sum() / (len(self.values) - 1)
-        return max(0.0, self.variance - float(faces))
+        return float(np.nanvar(apart, axis=1).sum() / (len(self.values) - 1))
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,17 @@ class Estimate:
     @cached_property
     def widened(self) -> np.ndarray:
         """The finite draws, stretched about `value` by the luck of training."""
+        return self._stretched(min((len(found.values) for found in self.luck), default=1) - 1)
+
+    def interval_of_the_plan(self) -> tuple[float, float]:
+        """Return the interval whose degrees of freedom have no least value, as first planned."""
+        if not np.isfinite(self.low):
+            return np.nan, np.nan
+        ends = np.quantile(self._stretched(0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        low, high = np.clip(ends, *self.limits)
+        return float(low), float(high)
+
+    def _stretched(self, least_freedom: float) -> np.ndarray:
         draws = self.draws[np.isfinite(self.draws)]
         training = sum(found.training / len(found.values) for found in self.luck)
         if not len(draws) or not training > 0:
@@ -95,6 +112,7 @@ class Estimate:
             (found.variance / len(found.values)) ** 2 / (len(found.values) - 1)
             for found in self.luck
         )
+        freedom = max(freedom, least_freedom)
         spread = np.sqrt(faces + training)
         if faces < 1e-12 * training:  # draws that differ by rounding only have no shape
             ranks = (np.arange(len(draws)) + 0.5) / len(draws)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from helpers.compare import counts
-from helpers.planning import components, planning_table
+from helpers.planning import LEAST_IDENTITIES, components, planning_table
 from helpers.prose import listing, markdown_table, number
 from helpers.readings import PRIMARY, name_of, pairs
 from helpers.tables import Study
@@ -18,17 +18,25 @@ def words(study: Study, contrast: str = PRIMARY) -> str:
         table = planning_table(difference, identities)
         if table.empty:
             continue
-        people, training = components(difference, identities)
+        parts = components(difference, identities)
         wide = table.pivot(index="difference", columns="seeds", values="identities")
-        shown = wide.map(lambda n: f"{n:,.0f}" if np.isfinite(n) else "more seeds")
+        shown = wide.map(_size)
         shown.columns = [f"{seeds} seeds" for seeds in wide.columns]
         shown.insert(0, "true difference", [f"{number(d)} AUROC" for d in wide.index])
         said.append(
-            f"{listing([name_of(first), name_of(second)])}: a standard deviation of "
-            f"{number(np.sqrt(people))} for one identity and of {number(np.sqrt(training), 3)} for "
-            f"one pair of training runs; this test set has {identities} identities.\n\n"
+            f"{listing([name_of(first), name_of(second)])}: standard deviations of "
+            f"{number(np.sqrt(parts.common))} for what one identity does to every pair of runs, "
+            f"{number(np.sqrt(parts.apart))} for what it does to one pair, and "
+            f"{number(np.sqrt(parts.training), 3)} for the luck of one pair; this test set has "
+            f"{identities} identities.\n\n"
             f"{markdown_table(shown)}"
         )
     return "\n\n".join(said) or (
         "Without two taught students, and several seeds of each, there is nothing to plan from."
     )
+
+
+def _size(identities: float) -> str:
+    if identities == LEAST_IDENTITIES:
+        return f"{LEAST_IDENTITIES} or fewer"
+    return f"{identities:,.0f}" if np.isfinite(identities) else "more seeds"

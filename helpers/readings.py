@@ -253,9 +253,14 @@ def groups(study: Study, contrast: str = PRIMARY) -> str:
     width = (table["high"] - table["low"]).median()
     level = table[table["low"] <= 0.5]
     total = plural(len(table), "combination")
-    said = f"The median interval is {number(width)} AUROC wide. Of {total} of arm and group, "
-    said += f"{len(level) or 'none'} cannot be told from chance. A dot without a bar stands for "
-    said += "fewer than five people in a class, or for a perfect score on a few. "
+    said = f"The median interval is {number(width)} AUROC wide. "
+    said += (
+        f"Of {total} of arm and group, {len(level)} cannot be told from chance. "
+        if len(level)
+        else f"All {total} of arm and group are above chance. "
+    )
+    said += "A dot without a bar stands for fewer than five people in a class, or for a perfect "
+    said += "score on a few. "
     return f"{said}{largest_gaps(study, contrast)} " + (
         "With so many comparisons a few groups differ by luck alone: this is a check for gross "
         "failure, not a ranking of groups."

@@ -5,6 +5,7 @@ Every sentence holds whatever the runs are; see `readings` for those beside tabl
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from helpers.compare import Panel, counts
@@ -12,6 +13,7 @@ from helpers.figures import label_of, teacher_of
 from helpers.metrics import CONTRASTS, THRESHOLD
 from helpers.one_run import describe_start
 from helpers.prose import (
+    bracket,
     capital,
     chance,
     direction,
@@ -19,6 +21,7 @@ from helpers.prose import (
     percent,
     plural,
     seeds_agree,
+    signed,
     with_interval,
 )
 from helpers.readings import (
@@ -140,6 +143,30 @@ def seed_words(study: Study) -> str:
     if any(found != seeds for found in study.test.seeds.values()):
         words += " Not every arm has every seed."
     return words
+
+
+def departure(study: Study) -> str:
+    """Return what was changed after the plan, and whether the verdict hangs on it."""
+    if len(seeds_of(study)) == 1:
+        return ""
+    said = []
+    for first, second in pairs(study.test, "taught"):
+        found = study.test.difference(first, second, PRIMARY, "auroc")
+        low, high = found.interval_of_the_plan()
+        if not np.isfinite(low):
+            continue
+        same = (low > 0 or high < 0) == (found.low > 0 or found.high < 0)
+        said.append(
+            f"{name_of(first)} minus {name_of(second)}: [{signed(low)}, {signed(high)}] by the "
+            f"plan's letter, {bracket(found, signed)} as used here; the decision is "
+            f"{'the same' if same else '**not** the same'}."
+        )
+    return bool(said) * (
+        "**One departure from this plan, made after the first look at the results.** The degrees "
+        "of freedom of the interval now have a least value, k − 1 for k seeds: the formula alone "
+        "fell below it, in places below 1, and gave intervals as wide as the scale. "
+        + " ".join(said)
+    )
 
 
 def method(study: Study) -> str:

@@ -10,6 +10,7 @@ from helpers import prose, readings, views, writeup
 from helpers.bootstrap import Estimate
 from helpers.compare import load_runs, make_panel, own_teacher, panel_of
 from helpers.errors import StudyError
+from helpers.model_card import model_card
 from helpers.samples import choose
 from helpers.tables import (
     comparisons,
@@ -37,12 +38,21 @@ def texts(study):
     tables += [views.differences(study.test), views.mcnemar(study), views.convergence(study)]
     tables += [views.cost(study), views.headline(study.test, "expressive", views.DETAIL)]
     functions = [writeup.abstract, writeup.method, writeup.limits, writeup.meaning]
+    functions += [writeup.departure, model_card]
     functions += [readings.gains, readings.gap_words, readings.fidelity, readings.transfer]
     functions += [readings.convergence, readings.cost, readings.groups]
     panels = [readings.best, readings.chance_list, readings.contrasts, readings.outside]
     panels += [readings.mistakes, readings.calibration]
     words = [f(study) for f in functions] + [f(study.test) for f in panels]
     return "\n".join(words + [prose.markdown_table(table) for table in tables])
+
+
+def test_the_departure_from_the_plan_is_told_with_both_intervals(study):
+    found = study.test.difference("deit_tiny-swin", "deit_tiny-resnet50", "expressive", "auroc")
+    low, high = found.interval_of_the_plan()
+    words = writeup.departure(study)
+    assert f"[{prose.signed(low)}, {prose.signed(high)}] by the plan's letter" in words
+    assert f"{prose.bracket(found, prose.signed)} as used here" in words
 
 
 def test_runs_come_in_the_order_of_the_arms_whatever_else_lies_there(tmp_path):

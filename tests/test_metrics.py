@@ -252,6 +252,24 @@ def test_the_two_components_of_variance_are_added_with_satterthwaites_degrees():
     assert found.high - found.low == pytest.approx(2 * margin, rel=0.03)
 
 
+def test_degrees_of_freedom_are_never_fewer_than_the_seeds_allow():
+    """Draws that cancel over seeds: almost no variance is left of what each seed's faces explain."""
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0, 0.05, (2, 4000))
+    draws = (first, second, -first - second)
+    seeds = (0.70, 0.70 + 0.125, 0.70)
+    found = estimates(
+        [pd.DataFrame({"auroc": [value]}) for value in seeds],
+        [pd.DataFrame({"auroc": value + draw}) for value, draw in zip(seeds, draws, strict=True)],
+    )["auroc"]
+    (luck,) = found.luck
+    assert 0 < luck.training < luck.variance / 4
+    margin = stats.t.ppf(0.975, 2) * np.sqrt(found.draws.var() + luck.training / 3)
+    assert found.high - found.low == pytest.approx(2 * margin, rel=0.02)
+    low, high = found.interval_of_the_plan()
+    assert (low, high) == (0.0, 1.0)
+
+
 def test_pairs_of_seeds_cancel_what_they_share_and_unpaired_ones_do_not():
     a, b = several((0.60, 0.80, 0.70), 0.0, 0.01), several((0.55, 0.75, 0.65), 0.0, 0.01)
     paired, unpaired = a - b, a.unpaired(b)
