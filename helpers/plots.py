@@ -5,6 +5,7 @@ its pupil with an open marker or a dashed line.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -56,6 +57,13 @@ def _label_rows(ax: plt.Axes, labels: Sequence[str]) -> None:
     ax.grid(axis="x")
 
 
+def _far_above_chance(panel: Panel, contrasts: Sequence[str]) -> float | None:
+    """Return the lowest end of all intervals where chance need not be on the axis, or None."""
+    found = [panel.estimates(arm, c)["auroc"] for arm in panel.arms for c in contrasts]
+    ends = [estimate.low for estimate in found]
+    return min(ends) if np.isfinite(ends).all() and min(ends) > 0.75 else None
+
+
 def forest(ax: plt.Axes, panel: Panel, contrast: str, metric: str = "auroc") -> plt.Axes:
     """Draw `metric` of every arm with its interval; the dotted line is chance (AUROC)."""
     for y, arm in enumerate(panel.arms):
@@ -78,10 +86,18 @@ def forests(panel: Panel, metric: str = "auroc") -> plt.Figure:
     for ax, (contrast, title) in zip(axes, CONTRASTS.items(), strict=True):
         forest(ax, panel, contrast, metric)
         ax.set_title(title.replace("Pain vs ", "Pain vs\n"), fontsize=11)
-    low, high = axes[0].get_xlim()
-    low, high = max(min(low, 0.46), -0.02), min(max(high, 0.9), 1.02)
-    ticks = [tick for tick in axes[0].get_xticks() if low <= tick <= high]
-    axes[0].set(xlim=(low, high), xticks=ticks)
+    least = _far_above_chance(panel, list(CONTRASTS)) if metric == "auroc" else None
+    if least is not None:
+        low, high = least - 0.01, 1.005
+        axes[1].set_xlabel("AUROC; chance, 0.5, lies beyond the axis")
+        axes[0].set_xlabel("")
+        axes[2].set_xlabel("")
+    else:
+        low, high = axes[0].get_xlim()
+        low, high = max(min(low, 0.46), -0.02), min(max(high, 0.9), 1.02)
+    axes[0].set_xlim(low, high)
+    axes[0].set_xticks([tick for tick in axes[0].get_xticks() if low <= tick <= high])
+    axes[0].set_xlim(low, high)
     return fig
 
 
@@ -246,10 +262,16 @@ def cost_against_auroc(ax: plt.Axes, panel: Panel, cost: pd.DataFrame, contrast:
         estimate = panel.estimates(arm, contrast)["auroc"]
         ax.plot([x, x], [estimate.low, estimate.high], color=colour_of(arm), linewidth=2)
         ax.plot(x, estimate.value, markersize=7.5, markeredgewidth=1.8, **marker_style(arm))
-    ax.axhline(0.5, color=INK, linestyle=":", linewidth=1.2)
     ax.set(xlabel="multiply-adds an image (billions)", ylabel=f"AUROC, {CONTRASTS[contrast]}")
+    least = _far_above_chance(panel, [contrast])
+    if least is None:
+        ax.axhline(0.5, color=INK, linestyle=":", linewidth=1.2)
+    else:
+        ax.set_ylim(least - 0.03, 1.005)
     ax.set_xlim(0, 1.3 * float(macs.max()))
     ax.grid(axis="y")
+    alone = sorted(arm for arm in known if (macs[known] == macs[arm]).sum() == 1)
+    sides = _sides({arm: places[arm] for arm in alone}, 0.2 * float(macs.max()))
     for value in macs[known].unique():
         same = {arm: places[arm] for arm in known if macs[arm] == value}
         heights = {arm: panel.estimates(arm, contrast)["auroc"].value for arm in same}
@@ -259,9 +281,20 @@ def cost_against_auroc(ax: plt.Axes, panel: Panel, cost: pd.DataFrame, contrast:
         (arm,) = same
         low = panel.estimates(arm, contrast)["auroc"].low
         foot = (value, low if np.isfinite(low) else heights[arm])
-        style = {"ha": "center", "va": "top", "color": colour_of(arm), "fontsize": 10}
+        style = {"ha": sides[arm], "va": "top", "color": colour_of(arm), "fontsize": 10}
         ax.annotate(label_of(arm), foot, xytext=(0, -7), textcoords="offset points", **style)
     return ax
+
+
+def _sides(places: dict[str, float], width: float) -> dict[str, str]:
+    """Return how to align each name under its place, so that neighbours do not touch."""
+    order = sorted(places, key=lambda arm: places[arm])
+    sides = dict.fromkeys(order, "center")
+    for left, right in pairwise(order):
+        if places[right] - places[left] < width:
+            sides[left] = "right" if sides[left] == "center" else sides[left]
+            sides[right] = "left"
+    return sides
 
 
 def _apart(macs: pd.Series, arms: Sequence[str]) -> dict[str, float]:

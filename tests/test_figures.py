@@ -225,3 +225,31 @@ def test_a_figure_of_photographs_is_saved_as_pixels_alone(tmp_path):
     ax.imshow(np.zeros((4, 4)))
     figures.save_fig(fig, tmp_path, "matrix")
     assert (tmp_path / "matrix.svg").is_file()
+
+
+@pytest.mark.parametrize(("level", "line"), [(1.0, True), (9.0, False)])
+def test_chance_is_on_the_axis_unless_all_is_far_above_it(tmp_path, level, line):
+    skill = {"resnet50": level, "swin": level, "none": level}
+    made = evaluate(load_runs(make_runs(tmp_path, people=40, skill=skill)), samples=40, seed=0)
+    ax = plots.forests(made.test).axes[0]
+    low, high = ax.get_xlim()
+    assert (low < 0.5) == line
+    assert high > 1
+    assert ("beyond the axis" in "".join(texts(ax.figure))) != line
+    _, ax = plt.subplots()
+    plots.cost_against_auroc(ax, made.test, made.tables["cost"], "expressive")
+    assert (ax.get_ylim()[0] < 0.5) == line
+
+
+def test_names_of_teachers_that_cost_alike_do_not_touch(study):
+    cost = study.tables["cost"].copy()
+    dear = 1.1 * cost.loc[cost["arm"] == "resnet50", "macs"].iloc[0]
+    cost.loc[cost["arm"] == "swin", "macs"] = dear
+    fig, ax = plt.subplots(figsize=(7.6, 4.2))
+    plots.cost_against_auroc(ax, study.test, cost, "expressive")
+    fig.canvas.draw()
+    first, second = (
+        next(t for t in ax.texts if t.get_text() == name).get_window_extent()
+        for name in ("ResNet-50", "Swin-T")
+    )
+    assert not first.overlaps(second)
