@@ -1,6 +1,9 @@
 """The explorer's controls (ipywidgets): they make a `Choice`, and show what follows from it."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from threading import RLock
 
 import ipywidgets as widgets
 import numpy as np
@@ -33,6 +36,22 @@ NO_PICTURES = "The pictures are not on this machine; the numbers are."
 _WIDTH = 310  # pixels, of a list
 
 
+def _in_turn(answer: Callable) -> Callable:
+    """Let a control be answered only after the one before has been.
+
+    JupyterLab can hand the changes of several controls to several threads of the kernel; the last
+    JupyterLab hands the changes of controls to more than one thread of the kernel, and the last to
+    finish would show a choice that is no longer made.
+    """
+
+    @wraps(answer)
+    def waiting(self: "Explorer", *given: object) -> None:
+        with self.lock:
+            answer(self, *given)
+
+    return waiting
+
+
 class Explorer:
     """The controls, and what they show.
 
@@ -43,6 +62,7 @@ class Explorer:
     def __init__(self, faces: FaceSet, pictures: dict[str, Path], maps: Maps) -> None:
         """Build the controls; `pictures`: by image_id, see `samples.pictures`."""
         self.faces, self.pictures, self.maps = faces, pictures, maps
+        self.lock = RLock()
         self.rows, self.place, self._held = np.empty(0, int), 0, False
         self.controls = _controls(faces)
         self.overlay = _tagged(widgets.ToggleButton(description="saliency"), "overlay")
@@ -89,6 +109,7 @@ class Explorer:
         ]
         return _tagged(widgets.VBox([widgets.HTML(cards.STYLE), *lines, shown]), "box")
 
+    @_in_turn
     def _arm_changed(self, _=None) -> None:
         """Offer the seeds and heads that the arm has."""
         arm = self.controls["arm"].value
@@ -99,6 +120,7 @@ class Explorer:
         self._held = False
         self._changed()
 
+    @_in_turn
     def _changed(self, _=None) -> None:
         if self._held:
             return
@@ -115,10 +137,12 @@ class Explorer:
         """The row of the face in view, or None."""
         return int(self.rows[self.place]) if len(self.rows) else None
 
+    @_in_turn
     def _turn(self, step: int) -> None:
         self.place = min(max(self.place + step, 0), max(len(self.rows) - 1, 0))
         self._show_face()
 
+    @_in_turn
     def _show_face(self) -> None:
         row, count = self.shown, len(self.rows)
         self.back.disabled = self.place == 0

@@ -1,6 +1,8 @@
 """The explorer: which faces it finds, what it counts, what its controls show."""
 
 import re
+import threading
+import time
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -305,6 +307,28 @@ def test_a_face_that_is_still_found_stays_in_view(walk):
     walk.controls["kind"].value = "pain" if shown.endswith("left") else "neutral"
     assert walk.position.value.startswith("1 of ")
     assert face_in_view(walk) != shown
+
+
+def test_what_is_shown_last_is_what_was_chosen_last(walk, monkeypatch):
+    """JupyterLab may answer two controls at once; the first answer is made to take longer."""
+    slow, once = threading.Event(), explorer.select
+
+    def select(faces, choice):
+        rows = once(faces, choice)
+        if choice.outcome == ANY:
+            slow.set()
+            time.sleep(0.5)
+        return rows
+
+    monkeypatch.setattr(explorer_widgets, "select", select)
+    first = threading.Thread(target=setattr, args=(walk.controls["order"], "value", "low"))
+    first.start()
+    slow.wait()
+    walk.controls["outcome"].value = "hit"
+    first.join()
+    expected = once(walk.faces, walk.choice)
+    assert walk.position.value.endswith(f" of {len(expected)}")
+    assert list(walk.rows) == list(expected)
 
 
 def test_every_arms_probability_stands_beside_the_face(walk, said):
