@@ -39,7 +39,6 @@ _WIDTH = 310  # pixels, of a list
 def _in_turn(answer: Callable) -> Callable:
     """Let a control be answered only after the one before has been.
 
-    JupyterLab can hand the changes of several controls to several threads of the kernel; the last
     JupyterLab hands the changes of controls to more than one thread of the kernel, and the last to
     finish would show a choice that is no longer made.
     """
