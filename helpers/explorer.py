@@ -20,7 +20,7 @@ from helpers.metrics import THRESHOLD
 from helpers.naming import parse_id
 from helpers.prose import number
 from helpers.runs import Run
-from helpers.tables import GROUPS
+from helpers.subgroups import GROUPS
 
 ANY = "any"
 EXPRESSIVE = "all but neutral"

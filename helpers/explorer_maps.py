@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
@@ -11,13 +10,10 @@ from PIL import Image
 from helpers.devices import pick_device
 from helpers.errors import StudyError
 from helpers.figures import as_pixels, label_of
+from helpers.inside_plots import overlay
 from helpers.runs import Run
 from helpers.saliency import saliency
 from helpers.trained import is_distilled, trained_model
-
-_HEAT = plt.get_cmap("magma")
-# A map's colours: from a place like any other to one with so many times the mean.
-_STRONGEST = 4.0
 
 
 class Maps:
@@ -55,19 +51,3 @@ class Maps:
         if np.isnan(found).any():
             raise StudyError(f"Nothing in this face speaks for pain to {label_of(arm)}: no map.")
         return overlay(pixels, found)
-
-
-def overlay(pixels: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return `pixels` in grey with a map over them, as strong as it is opaque.
-
-    `pixels`: (height, width, 3) uint8. `values`: (S, S), a map with sum 1, enlarged to fit. What is
-    at the map's mean or below stays grey.
-    """
-    height, width = pixels.shape[:2]
-    strength = Image.fromarray((values * values.size).astype(np.float32))
-    strength = np.asarray(strength.resize((width, height), Image.Resampling.BILINEAR))
-    strength = np.clip((strength - 1) / (_STRONGEST - 1), 0, 1)
-    opacity = 0.75 * np.minimum(1, 2 * strength)[..., None]
-    grey = pixels.mean(axis=2, keepdims=True)
-    mixed = (1 - opacity) * grey + opacity * 255 * _HEAT(strength)[..., :3]
-    return mixed.round().astype(np.uint8)

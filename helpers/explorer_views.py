@@ -24,7 +24,7 @@ from helpers.matrices import SHADES
 from helpers.metrics import THRESHOLD
 from helpers.plots import line_style, marker_style
 from helpers.prose import listing, number, percent, plural
-from helpers.tables import GROUPS
+from helpers.subgroups import GROUPS
 
 _RATES = ("sensitivity", "specificity")
 

@@ -26,7 +26,8 @@ from helpers.explorer import (
 )
 from helpers.explorer_maps import Maps
 from helpers.figures import label_of
-from helpers.tables import GROUPS, heads_of
+from helpers.subgroups import GROUPS
+from helpers.tables import heads_of
 
 NOT_LIVE = (
     "*Here JupyterLab shows the controls: open this notebook there (`make lab`) and run it. What "

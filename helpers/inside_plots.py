@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from PIL import Image
 
 from helpers.attribution import Examples
 from helpers.bootstrap import Estimate
@@ -131,7 +132,7 @@ def gallery(found: Examples) -> plt.Figure:
         for column, ax in enumerate(line):
             grey = found.pictures[column].mean(axis=2, keepdims=True).repeat(3, axis=2)
             values = found.maps[arm, method][column]
-            ax.imshow(_overlay(grey, values), extent=extent)
+            ax.imshow(overlay(grey, values), extent=extent)
             if np.isnan(values).all():
                 ax.text(0.5, 0.92, "no map", color="white", ha="center", fontsize=9)
         name = label_of(arm).replace(" ← ", "\n← ").replace(", ", ",\n")
@@ -155,11 +156,17 @@ def _outlines(ax: plt.Axes, masks: np.ndarray) -> None:
             ax.contour(centres, centres, mask, levels=[0.5], colors="white", linewidths=0.9)
 
 
-def _overlay(grey: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return a grey picture (S, S, 3) of uint8 with a map over it, as strong as it is opaque."""
-    rows = np.arange(len(grey)) * len(values) // len(grey)
-    strength = np.nan_to_num(values * values.size)[rows][:, rows]
+def overlay(pixels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return `pixels` in grey with a map over them, as strong as it is opaque.
+
+    `pixels`: (height, width, 3) uint8. `values`: (S, S), a map with sum 1, enlarged to fit, or all
+    NaN for no map. What is at the map's mean or below stays grey.
+    """
+    height, width = pixels.shape[:2]
+    strength = Image.fromarray((np.nan_to_num(values) * values.size).astype(np.float32))
+    strength = np.asarray(strength.resize((width, height), Image.Resampling.BILINEAR))
     strength = np.clip((strength - 1) / (_STRONGEST - 1), 0, 1)
     opacity = 0.75 * np.minimum(1, 2 * strength)[..., None]
+    grey = pixels.mean(axis=2, keepdims=True)
     mixed = (1 - opacity) * grey + opacity * 255 * _HEAT(strength)[..., :3]
     return mixed.round().astype(np.uint8)

@@ -15,7 +15,7 @@ from helpers.files import project_path, write_csv
 from helpers.metrics import CONTRASTS, METRICS, THRESHOLD, mcnemar
 from helpers.parameters import STUDENTS, TEACHERS
 from helpers.runs import Run
-from helpers.subgroups import GROUPS, gap_between_groups, subgroup_table  # noqa: F401
+from helpers.subgroups import gap_between_groups, subgroup_table
 
 CONVERGED = 0.95
 

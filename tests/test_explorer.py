@@ -22,10 +22,11 @@ from helpers import explorer, explorer_cards, explorer_views, explorer_widgets
 from helpers.compare import load_runs
 from helpers.errors import StudyError
 from helpers.explorer import ANY, EXPRESSIVE, OUTCOMES, Choice
-from helpers.explorer_maps import Maps, overlay
+from helpers.explorer_maps import Maps
 from helpers.explorer_rates import count, keep_thresholds, threshold_table, wilson
 from helpers.explorer_widgets import Explorer
 from helpers.files import ROOT
+from helpers.inside_plots import overlay
 from helpers.models import build_teacher
 from helpers.published import publish
 from helpers.saliency import saliency
