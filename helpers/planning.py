@@ -2,10 +2,10 @@
 
 From the components of variance of a paired difference as measured (`bootstrap`): C, what one
 identity does to every training run; A, what it does to one run apart; S, of one training run. With
-n identities and k seeds the difference has the variance (C + A / k) / n + S / k. How often the report's
-own interval, with the variances that a study's own seeds show, would then leave out 0 is counted in
-simulated studies of normal components: a formula with known variances promises too much for few
-seeds.
+n identities and k seeds the difference has the variance (C + A / k) / n + S / k. How often the
+report's own interval, with the variances that a study's own seeds show, would then leave out 0 is
+counted in simulated studies of normal components: a formula with known variances promises too much
+for few seeds.
 """
 
 from dataclasses import dataclass

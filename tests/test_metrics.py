@@ -253,7 +253,7 @@ def test_the_two_components_of_variance_are_added_with_satterthwaites_degrees():
 
 
 def test_degrees_of_freedom_are_never_fewer_than_the_seeds_allow():
-    """Draws that cancel over seeds: almost no variance is left of what each seed's faces explain."""
+    """Draws that cancel over seeds: little variance is left of what each seed's faces explain."""
     rng = np.random.default_rng(0)
     first, second = rng.normal(0, 0.05, (2, 4000))
     draws = (first, second, -first - second)
