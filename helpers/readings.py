@@ -189,8 +189,8 @@ def convergence(study: Study) -> str:
         first, last = mean.idxmin(), mean.idxmax()
         words = (
             f"To 95 % of its best validation AUROC, {name_of(first)} needed "
-            f"{mean[first]:.3g} epochs and {name_of(last)} {mean[last]:.3g}, the fewest and the "
-            "most. "
+            f"{mean[first]:.3g} epoch{'' if mean[first] == 1 else 's'} and {name_of(last)} "
+            f"{mean[last]:.3g}, the fewest and the most. "
         )
     weak = table[table["best_validation_auroc"] * 0.95 <= 0.55]
     if len(weak):
