@@ -13,7 +13,7 @@ import torch
 from deployed_runs import write_student
 from PIL import Image, ImageFilter
 
-from helpers import predict, prepare
+from helpers import detector, predict, prepare
 from helpers.align import crop_centre
 from helpers.crops import crop_faces
 from helpers.detector import FaceDetector
@@ -36,6 +36,7 @@ from helpers.predict_faces import (
 )
 from helpers.predict_inputs import list_items
 from helpers.predict_pictures import Mark, annotate
+from helpers.predict_torch import filled_cascade
 from helpers.runs import read_run
 
 HEADS = ["probability", "probability_class", "probability_distillation"]
@@ -52,7 +53,10 @@ def study(tmp_path_factory):
     for path in bundled[:: len(bundled) // PAIRS][:PAIRS]:
         shutil.copy(path, folder / "raw")
     prepare.prepare_dataset(folder / "raw", folder / "prepared", None, [0.4, 0.3, 0.3], 0)
-    crop_faces(folder / "prepared", folder / "crops", 256, 0.2, 80, "cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        # as among the many faces of a real study
+        patch.setattr(detector, "Cascade", filled_cascade)
+        crop_faces(folder / "prepared", folder / "crops", 256, 0.2, 80, "cpu")
     # amp: in bfloat16, where the processor has it, other ways to score give other numbers
     run = write_student(folder / "run", folder / "crops", amp=True)
     export_run(read_run(run))
@@ -368,6 +372,14 @@ class TestAsInTraining:
                 np.testing.assert_allclose(a.box, b.box, atol=0.0101)
                 np.testing.assert_allclose(a.landmarks, b.landmarks, atol=0.0101)
                 assert a.probability == pytest.approx(b.probability, abs=1.01e-4)
+
+    def test_the_networks_are_never_shown_few_candidates(self, half, find):
+        filled, shown = filled_cascade(torch.device("cpu")).eval(), []
+        for network in (filled.rnet, filled.onet):
+            network.network.register_forward_pre_hook(lambda _, given: shown.append(len(given[0])))
+        (face,), (plain,) = FaceFinder(filled, 80)(half), find(half)
+        assert min(shown) == 16
+        np.testing.assert_allclose(face.box, plain.box, atol=0.0101)
 
     def test_what_is_stored_is_what_the_study_writes_and_reads(self, half, tmp_path):
         write_jpeg(tmp_path / "a.jpg", half)
