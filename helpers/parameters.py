@@ -76,6 +76,12 @@ PARAMETERS = {
     "external_dir": Parameter(str, optional=True),
     "bootstrap_samples": _COUNT,
     "bootstrap_seed": _SEED,
+    # 07
+    "model_dir": _FOLDER,
+    "pictures_dir": _FOLDER,
+    "pairs": Parameter(bool),
+    "threshold": Parameter(float, least=0),
+    "most_pictures": _COUNT,
     # the study's own lists, read by the Snakefile
     "teachers": Parameter(list, choices=TEACHERS),
     "students": Parameter(list, choices=STUDENTS),
@@ -99,12 +105,14 @@ NOTEBOOKS = {
         "runs_dir figures_dir results_dir external_dir bootstrap_samples bootstrap_seed"
     ).split(),
     "06_explore_faces": "runs_dir results_dir".split(),
+    "07_predict_faces": "model_dir pictures_dir pairs threshold most_pictures out_dir".split(),
 }
 STUDY_LISTS = ("teachers", "students", "seeds")
 # Given by the Snakefile or the command line, one value a run.
 PER_RUN = {
     *("out_dir", "prepared_dir", "crops_dir", "teacher_dir", "runs_dir", "figures_dir"),
     *("results_dir", "teacher", "student", "seed"),
+    *("model_dir", "pictures_dir", "pairs", "threshold", "most_pictures"),
 }
 
 
