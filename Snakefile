@@ -194,7 +194,7 @@ rule compare:
         own=arguments(
             "05_compare_teachers", runs_dir=COMPARED, figures_dir=FIGURES, results_dir=RESULTS
         ),
-    threads: workflow.cores
+    threads: 1 if PUBLISHED else workflow.cores  # without networks one core is enough
     shell:
         RUN_NOTEBOOK
 
@@ -211,7 +211,7 @@ rule explore:
         notebook=f"{RUNS}/06_explore_faces.ipynb",
     params:
         own=arguments("06_explore_faces", runs_dir=COMPARED, results_dir=RESULTS),
-    threads: workflow.cores
+    threads: 1 if PUBLISHED else workflow.cores  # without networks one core is enough
     shell:
         RUN_NOTEBOOK
 
