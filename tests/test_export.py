@@ -1,7 +1,6 @@
 """Exports: parity with torch, int8's size and error, what the table of them is made of."""
 
 import json
-import time
 
 import numpy as np
 import onnx
@@ -229,12 +228,21 @@ def test_macs_count_what_a_network_multiplies():
     assert count_macs(layer, 16) == 3 * 8 * 16 * 4 * 4
 
 
-def test_times_are_of_the_calls():
-    calls = {"slow": lambda _: time.sleep(0.02), "fast": lambda _: time.sleep(0.002)}
-    times = export_cost.time_calls(calls, np.zeros(1), 0.1)
-    assert 0.02 <= np.median(times["slow"]) < 0.04
-    assert 0.002 <= np.median(times["fast"]) < 0.02
-    assert len(times["fast"]) > len(times["slow"]) >= 5
+def test_times_are_of_the_calls(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(export_cost.time, "perf_counter", lambda: now[0])
+
+    def taking(seconds):
+        def call(_):
+            now[0] += seconds
+
+        return call
+
+    times = export_cost.time_calls({"slow": taking(0.02), "fast": taking(0.002)}, [], 0.1)
+    # five rounds of 0.02 s each
+    assert times["slow"] == pytest.approx([0.02] * 5)
+    assert times["fast"] == pytest.approx([0.002] * len(times["fast"]))
+    assert 50 <= len(times["fast"]) <= 55
 
 
 def test_the_frontier_is_what_nothing_beats():
