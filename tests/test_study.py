@@ -1,5 +1,6 @@
 """The whole study on a handful of pairs, as `make report` runs it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -125,6 +126,23 @@ def test_a_further_call_does_nothing(study, finished):
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout + again.stderr
     assert before == {path: path.stat().st_mtime_ns for path in study.rglob("*.ipynb")}
+
+
+def test_an_ablation_trains_what_it_changes_and_chapter_5_shows_it(study, finished):
+    weights = [metrics_file(study, arm).with_name("model.safetensors") for arm in ARMS]
+    before = [path.stat().st_mtime_ns for path in weights]
+    call = snakemake(study, "ablation_shuffled")
+    assert call.returncode == 0, call.stderr[-3000:]
+    runs = study / "runs/tiny/ablations/shuffled"
+    made = sorted(str(path.parent.relative_to(runs)) for path in runs.rglob("metrics.json"))
+    assert made == ["student/deit_tiny-resnet50/seed0", "student/deit_tiny-swin/seed0"]
+    for name in made:
+        parameters = json.loads((runs / name / "params.json").read_text())["parameters"]
+        assert parameters["teacher_labels"] == "shuffled"
+    assert before == [path.stat().st_mtime_ns for path in weights]
+    assert snakemake(study).returncode == 0
+    shown = pd.read_csv(study / "results/tiny/ablations.csv")
+    assert set(shown["ablation"]) == {"study", "shuffled"}
 
 
 def test_an_executed_notebook_lies_beside_its_run(study, finished):
