@@ -10,6 +10,8 @@ made from what is there. The target `publish` trains, compares and puts them the
 
 Each file of config/ablations is a target too (`ablation_soft`), and `ablations` is all of them: the
 study's students again with one thing changed, below its runs, for chapter 5 to show.
+
+On a cluster: --profile config/slurm, which says what each rule asks for.
 """
 
 import shlex
@@ -22,6 +24,7 @@ from snakemake.exceptions import WorkflowError
 from helpers.ablations import FOLDER, read_ablations
 from helpers.errors import StudyError
 from helpers.files import ROOT
+from helpers.gpus import training_cores
 from helpers.parameters import NOTEBOOKS, check_config
 from helpers.published import is_published, publish
 from helpers.report import collect_figures, write_page
@@ -78,6 +81,13 @@ def arguments(notebook, part="", **own):
     return shlex.quote(yaml.safe_dump(values, default_flow_style=True, width=10**6).strip())
 
 
+localrules:
+    all,
+    publish,
+    ablations,
+    report,
+
+
 wildcard_constraints:
     teacher="resnet50|swin|swin_base|none",
     student="deit_tiny|deit_small|deit_base",
@@ -121,7 +131,8 @@ rule crop:
         RUN_NOTEBOOK
 
 
-# A training fills all cores, so on one machine trainings go one after the other.
+# A training fills a GPU, or all cores where there is none: on one machine as many trainings go side
+# by side as it has GPUs.
 rule train_teacher:
     input:
         HELPERS,
@@ -140,7 +151,7 @@ rule train_teacher:
             teacher=wildcards.teacher,
             seed=int(wildcards.seed),
         ),
-    threads: workflow.cores
+    threads: training_cores(workflow.cores)
     shell:
         RUN_NOTEBOOK
 
@@ -175,7 +186,7 @@ rule distil_student:
             student=wildcards.student,
             seed=int(wildcards.seed),
         ),
-    threads: workflow.cores
+    threads: training_cores(workflow.cores)
     shell:
         RUN_NOTEBOOK
 

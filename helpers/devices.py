@@ -6,14 +6,21 @@ import os
 import torch
 
 from helpers.errors import StudyError
+from helpers.gpus import claim_gpu
 
 
 def pick_device(device: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` names; raise `StudyError` without a GPU."""
+    """Return the device that `auto`, `cpu` or `cuda` names.
+
+    Of several GPUs it is one that no other process of the study has; see `gpus.claim_gpu`. Raises
+    `StudyError` for `cuda` without a GPU.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise StudyError("The parameter device is cuda, and torch finds no CUDA device here.")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        claim_gpu()
     return torch.device(device)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,36 @@ def test_an_ablation_trains_what_it_changes_and_chapter_5_shows_it(study, finish
     assert snakemake(study).returncode == 0
     shown = pd.read_csv(study / "results/tiny/ablations.csv")
     assert set(shown["ablation"]) == {"study", "shuffled"}
+
+
+def planned(study, *options) -> dict[str, str]:
+    """Return what each rule would ask for, were the whole study run anew."""
+    call = snakemake(study, "--dry-run", "--forceall", *options)
+    assert call.returncode == 0, call.stderr[-3000:]
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", call.stdout, re.M)
+    return {rule: text for rule, text in jobs}
+
+
+def test_on_a_cluster_each_training_asks_for_one_gpu_and_nothing_else_does(study, finished):
+    jobs = planned(study, "--profile", str(ROOT / "config/slurm"), "--cores", "8")
+    with_gpu = {rule for rule, text in jobs.items() if re.search(r"\bgpu=1\b", text)}
+    assert with_gpu == {"train_teacher", "distil_student"}
+    assert set(jobs) == {*with_gpu, "prepare", "crop", "compare", "explore", "report", "all"}
+    for rule in with_gpu:
+        assert "runtime=720" in jobs[rule]
+        assert "threads: 8" in jobs[rule]
+    assert "mem_mb=32000" in jobs["compare"]
+
+
+@pytest.mark.parametrize(("visible", "threads"), [("0,1", 2), ("", 4)])
+def test_trainings_run_side_by_side_on_a_machine_with_several_gpus(
+    study, finished, monkeypatch, visible, threads
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    jobs = planned(study, "--cores", "4")
+    for rule in ("train_teacher", "distil_student"):
+        assert f"threads: {threads}" in jobs[rule]
+    assert "threads: 4" in jobs["crop"]
 
 
 def test_an_executed_notebook_lies_beside_its_run(study, finished):

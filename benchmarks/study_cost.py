@@ -1,0 +1,157 @@
+"""What a config costs on this machine: runs, hours, disk; from rates measured here.
+
+    python benchmarks/study_cost.py --config config/synpain.yaml --pairs 5355
+
+Takes some pairs of the stand-in at SynPAIN's size through chapters 1 to 4 with the config's image
+size, batch size and precision, one epoch a run, and multiplies. Hours are of the device: GPU-hours
+where it is run on a GPU. Weights are random, which costs the same as any. Writes
+`results/benchmarks/study_cost_<config>.csv`; rows of another machine stay.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+from crop_halves import prepare_standin
+from tqdm import tqdm
+
+from helpers.corruptions import conditions
+from helpers.crops import crop_faces
+from helpers.devices import pick_device
+from helpers.experiments import distil_student, train_teacher
+from helpers.files import project_path, read_csv, write_csv
+from helpers.parameters import read_config
+from helpers.prose import markdown_table
+from helpers.runs import Run, provenance
+
+GB, HOUR = 1e9, 3600
+_EPOCHS = {"teacher": "teacher_epochs", "student": "student_epochs"}
+
+
+def main() -> None:
+    """Measure, multiply, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="config/synpain.yaml")
+    parser.add_argument("--pairs", type=int, default=5355, help="of the whole study")
+    parser.add_argument("--sample", type=int, default=184, help="pairs that are measured on")
+    given = parser.parse_args()
+    config = read_config(given.config)
+    with tempfile.TemporaryDirectory() as work:
+        rows = measure(Path(work), config, given.sample)
+    table = pd.DataFrame(costs(rows, config, given.pairs, given.sample))
+    device = provenance(pick_device(config["device"]))["device"]
+    table = table.assign(device=device)
+    path = project_path("results/benchmarks") / f"study_cost_{Path(given.config).stem}.csv"
+    if path.is_file():
+        before = read_csv(path)
+        table = pd.concat([before[before["device"] != device], table], ignore_index=True)
+    write_csv(path, table)
+    print(device, markdown_table(readable(table[table["device"] == device])), sep="\n\n")
+
+
+def measure(work: Path, config: dict, sample: int) -> list[dict]:
+    """Return a row a stage: seconds and bytes of `sample` pairs, rates of training and scoring."""
+    begin = time.perf_counter()
+    prepare_standin(work, sample)
+    rows = [_step("01 prepare", begin, work / "standin")]
+    begin = time.perf_counter()
+    settings = (config[name] for name in ("crop_size", "margin", "min_face_size", "device"))
+    crop_faces(work / "standin", work / "crops", *settings)
+    rows.append(_step("02 crop", begin, work / "crops"))
+    arms = [("teacher", name, "") for name in config["teachers"]]
+    arms += [("student", s, t) for s in config["students"] for t in ["none", *config["teachers"]]]
+    for stage, name, teacher in tqdm(arms, desc="Training", unit="run"):
+        parameters = SimpleNamespace(**_recipe(config), crops_dir=str(work / "crops"))
+        folder = work / f"{stage}-{name}-{teacher}"
+        begin = time.perf_counter()
+        if stage == "teacher":
+            parameters.teacher = name
+            run = train_teacher(parameters, folder)
+        else:
+            parameters.student, parameters.teacher = name, teacher
+            parameters.teacher_dir = str(work / f"teacher-{teacher}-")
+            run = distil_student(parameters, folder)
+        rows.append({"stage": stage} | _rates(run, time.perf_counter() - begin))
+    return rows
+
+
+def _recipe(config: dict) -> dict:
+    one = dict.fromkeys(_EPOCHS.values(), 1)
+    return config | one | {"seed": 0, "init": "scratch", "allow_weak_teacher": True}
+
+
+def _step(stage: str, begin: float, folder: Path) -> dict:
+    seconds = time.perf_counter() - begin
+    return {"stage": stage, "name": "", "seconds": seconds, "bytes": _bytes(folder)}
+
+
+def _rates(run: Run, seconds: float) -> dict:
+    """Return faces a second in training and in scoring, and the bytes of the run folder.
+
+    What a run does beside its epoch is to score the faces of validation, and then all of them.
+    """
+    epoch = run.history.iloc[0]
+    faces = len(run.predictions)
+    scored = faces + (run.predictions["split"] == "validation").sum()
+    return {
+        "name": run.name,
+        "training_rate": epoch["images_per_second"],
+        "scoring_rate": scored / (seconds - epoch["seconds"]),
+        "bytes": _bytes(run.folder),
+        "prediction_bytes": (run.folder / "predictions.csv").stat().st_size / faces,
+    }
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def costs(rows: list[dict], config: dict, pairs: int, sample: int) -> list[dict]:
+    """Return the study's cost, one row a stage or arm and a last one with the sums.
+
+    Args:
+        rows: see `measure`.
+        config: the study's parameters; `split_ratios` are shares.
+        pairs: of the study.
+        sample: pairs that were measured on.
+    """
+    seeds, faces = len(config["seeds"]), 2 * pairs
+    train, validation, test = (faces * share for share in config["split_ratios"])
+    found = []
+    for row in rows:
+        cost = {"stage": row["stage"], "arm": row["name"]}
+        if "seconds" in row:
+            hours = row["seconds"] / sample * pairs / HOUR
+            cost |= {"runs": 1, "faces_per_second": 2 * sample / row["seconds"]}
+            found.append(cost | {"hours_a_run": hours, "gb": row["bytes"] / sample * pairs / GB})
+            continue
+        epochs = config[_EPOCHS[row["stage"]]]
+        seconds = epochs * train / row["training_rate"]
+        seconds += (epochs * validation + faces) / row["scoring_rate"]
+        bytes_each = row["bytes"] + (faces - 2 * sample) * row["prediction_bytes"]
+        cost |= {"runs": seeds, "faces_per_second": row["training_rate"]}
+        found.append(cost | {"hours_a_run": seconds / HOUR, "gb": seeds * bytes_each / GB})
+    scored = len(conditions()) * test * seeds
+    hours = sum(scored / row["scoring_rate"] for row in rows if "scoring_rate" in row) / HOUR
+    compare = {"stage": "05 compare", "arm": "", "runs": 1, "hours_a_run": hours, "gb": 0.0}
+    found.append(compare | {"faces_per_second": scored / hours / HOUR})
+    for cost in found:
+        cost["hours"] = cost["runs"] * cost["hours_a_run"]
+    sums = {name: sum(cost[name] for cost in found) for name in ("runs", "hours", "gb")}
+    return [*found, {"stage": "all", "arm": ""} | sums]
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table for a reader."""
+    digits = {"faces_per_second": 1, "hours_a_run": 2, "hours": 1, "gb": 1}
+    shown = table.drop(columns="device")
+    for name, count in digits.items():
+        shown[name] = ["" if v != v else f"{v:,.{count}f}" for v in shown[name]]
+    return shown[["stage", "arm", "runs", *digits]]
+
+
+if __name__ == "__main__":
+    main()
