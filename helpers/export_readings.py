@@ -11,6 +11,14 @@ from helpers.prose import markdown_table, number, percent, signed
 _CHANGED = {"accuracy": "accuracy", "auroc": "AUROC", "ece": "ECE"}
 
 
+def summary(results_dir: str | Path) -> str:
+    """Return the table and what it says, or a sentence where these runs were not exported."""
+    rows = export_rows(results_dir)
+    if rows is None:
+        return "These runs have not been exported: see `benchmarks/export_students.py`."
+    return "\n\n".join([rows, read_int8(results_dir), read_parity(results_dir)])
+
+
 def export_rows(results_dir: str | Path) -> str | None:
     """Return the table as Markdown, one row an arm and form; None where there is no table."""
     table = read_export(results_dir)

@@ -298,3 +298,5 @@ def test_the_words_say_the_ratios_and_the_change(results, tmp_path):
         export_readings.export_rows,
     ):
         assert words(tmp_path / "nowhere") is None
+        assert words(results) in export_readings.summary(results)
+    assert "have not been exported" in export_readings.summary(tmp_path / "nowhere")
