@@ -212,6 +212,7 @@ def _run(
         "macs": count_macs(model, chosen["image_size"]),
         "latency_ms": latency(model, chosen["image_size"]),
         "image_size": chosen["image_size"],
+        "weights_sha256": sha256(folder / "model.safetensors"),
     }
     for split in ("validation", "test"):
         rows = np.flatnonzero(faces.table["split"] == split)

@@ -15,6 +15,7 @@ from helpers.errors import StudyError
 from helpers.experiments import FOLDS, distil_student, fold_of, train_teacher
 from helpers.external import predict_runs
 from helpers.faces import load_faces
+from helpers.files import sha256
 from helpers.losses import classification_loss
 from helpers.runs import FILES, read_run
 
@@ -51,6 +52,7 @@ def test_a_run_folder_holds_what_was_promised(taught, tmp_path):
     assert run.metrics["test"]["auroc"] == pytest.approx(area, abs=1e-6)
     accuracy = ((test["probability"] > 0.5) == (test["label"] == "Pain")).mean()
     assert run.metrics["test"]["accuracy"] == pytest.approx(accuracy)
+    assert run.metrics["weights_sha256"] == sha256(tmp_path / "model.safetensors")
 
 
 def test_the_step_size_falls_as_the_protocol_says(teacher_parameters, tmp_path):
