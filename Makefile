@@ -5,6 +5,8 @@
 # make lab      the notebooks in JupyterLab
 # make faces    the weights of `init: faces`, anew: renders the faces, pretrains every backbone (hours)
 # make bench    an epoch of distillation by this project and by others, timed
+# make release  the runs of $(CONFIG) with weights, tables, figures and card as one archive in dist/
+# make verify   checks such an archive: BUNDLE=file (FACES=20: scores test faces of it anew, too)
 # make synpain-data   SynPAIN into $(OUT), from the hub (REVISION=commit pins it), or from
 #                     FROM="folders and zips" that you have; goes on where it was broken off
 CONFIG ?= quick
@@ -14,11 +16,14 @@ REVISION := main
 FROM :=
 ONLY :=
 BACKBONES :=
+BUNDLE :=
+FACES :=
 SNAKEMAKE = $(BIN)/snakemake --configfile config/$(CONFIG).yaml --cores all --keep-going \
 	--rerun-incomplete --nolock --quiet rules host
 BIN := .venv/bin
 
-.PHONY: report publish ablations test lab synpain-data faces notebooks bench .venv .venv-render
+.PHONY: report publish ablations test lab synpain-data faces notebooks bench release verify \
+	.venv .venv-render
 .DELETE_ON_ERROR:
 
 report: .venv
@@ -40,6 +45,12 @@ test: .venv
 
 bench: .venv
 	$(BIN)/python benchmarks/distillation_epoch.py --settings 224x32 112x16 64x16
+
+release: .venv
+	@$(BIN)/python -m helpers.release pack "$(CONFIG)"
+
+verify: .venv
+	@$(BIN)/python -m helpers.release verify "$(BUNDLE)" $(if $(FACES),--faces $(FACES))
 
 lab: .venv
 	$(BIN)/jupyter lab --notebook-dir notebooks
