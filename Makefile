@@ -1,5 +1,6 @@
 # make report   the whole study of config/$(CONFIG).yaml, ending with the page to open
 # make publish  the same, trained anew where needed, and its runs put into results/$(CONFIG)
+#               (PROFILE=config/slurm: on a cluster; so with publish and ablations)
 # make ablations   the study's students with one thing changed (ONLY="soft shuffled": these), beside it
 # make test     lint and tests
 # make lab      the notebooks in JupyterLab
@@ -18,8 +19,9 @@ ONLY :=
 BACKBONES :=
 BUNDLE :=
 FACES :=
-SNAKEMAKE = $(BIN)/snakemake --configfile config/$(CONFIG).yaml --cores all --keep-going \
-	--rerun-incomplete --nolock --quiet rules host
+PROFILE :=
+SNAKEMAKE = $(BIN)/snakemake --configfile config/$(CONFIG).yaml --quiet rules host \
+	$(if $(PROFILE),--profile $(PROFILE),--cores all --keep-going --rerun-incomplete --nolock)
 BIN := .venv/bin
 
 .PHONY: report publish ablations test lab synpain-data faces notebooks bench release verify \

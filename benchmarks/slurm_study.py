@@ -276,7 +276,8 @@ def resumed(folder: Path, before: list[dict]) -> list[str]:
 def differences(here: Path, there: Path) -> list[str]:
     """Return where the results and the runs of two studies differ, times aside."""
     faults = []
-    for run in sorted((here / f"runs/{CONFIG}").glob("*/*/seed*")):
+    runs = sorted(path.parent for path in (here / f"runs/{CONFIG}").rglob("metrics.json"))
+    for run in runs:
         name = run.relative_to(here)
         for file in ("predictions.csv", "model.safetensors"):
             if not filecmp.cmp(run / file, there / name / file, shallow=False):
@@ -292,8 +293,8 @@ def differences(here: Path, there: Path) -> list[str]:
         kept = [[c for c in one if not any(t in c for t in TIMES)] for one in pair]
         if kept[0] != kept[1] or not pair[0][kept[0]].equals(pair[1][kept[1]]):
             faults.append(f"{table.relative_to(here)} differs.")
-    print(f"Compared: {len(tables)} tables, and weights and predictions of the runs", flush=True)
-    return faults if tables else ["There are no tables."]
+    print(f"Compared: {len(tables)} tables, {len(runs)} runs to the byte", flush=True)
+    return faults if tables and runs else ["There are no results."]
 
 
 def _without_times(metrics: dict) -> dict:

@@ -5,7 +5,8 @@
 Takes some pairs of the stand-in at SynPAIN's size through chapters 1 to 4 with the config's image
 size, batch size and precision, one epoch a run, and multiplies. Hours are of the device: GPU-hours
 where it is run on a GPU. Weights are random, which costs the same as any. Writes
-`results/benchmarks/study_cost_<config>.csv`; rows of another machine stay.
+`results/benchmarks/study_cost_<config>.csv`, where rows of another machine stay, and for `synpain`
+the table in README.
 """
 
 import argparse
@@ -20,13 +21,18 @@ from tqdm import tqdm
 
 from helpers.corruptions import conditions
 from helpers.crops import crop_faces
-from helpers.devices import pick_device
+from helpers.devices import pick_device, precision
 from helpers.experiments import distil_student, train_teacher
-from helpers.files import project_path, read_csv, write_csv
+from helpers.faces import load_faces
+from helpers.files import project_path, read_csv, write_between, write_csv
+from helpers.inference import predict
+from helpers.models import choose_attention
 from helpers.parameters import read_config
 from helpers.prose import markdown_table
 from helpers.runs import Run, provenance
+from helpers.trained import trained_model
 
+START, END = "<!-- cost, by benchmarks/study_cost.py -->", "<!-- end of cost -->"
 GB, HOUR = 1e9, 3600
 _EPOCHS = {"teacher": "teacher_epochs", "student": "student_epochs"}
 
@@ -49,7 +55,22 @@ def main() -> None:
         before = read_csv(path)
         table = pd.concat([before[before["device"] != device], table], ignore_index=True)
     write_csv(path, table)
-    print(device, markdown_table(readable(table[table["device"] == device])), sep="\n\n")
+    print(planning_table(path))
+    if Path(given.config).stem == "synpain":
+        write_between("README.md", START, END, planning_table(path))
+
+
+def planning_table(path: Path) -> str:
+    """Return the table at `path` as Markdown, machine by machine."""
+    parts = []
+    for device, rows in read_csv(path).groupby("device", sort=False):
+        total = rows[rows["stage"] == "all"].iloc[0]
+        parts.append(
+            f"{total['runs']} runs and chapters, {total['hours']:.0f} hours and {total['gb']:.0f} "
+            f"GB beside the data, at the rates measured on {device}:"
+        )
+        parts.append(markdown_table(readable(rows)))
+    return "\n\n".join(parts)
 
 
 def measure(work: Path, config: dict, sample: int) -> list[dict]:
@@ -66,7 +87,6 @@ def measure(work: Path, config: dict, sample: int) -> list[dict]:
     for stage, name, teacher in tqdm(arms, desc="Training", unit="run"):
         parameters = SimpleNamespace(**_recipe(config), crops_dir=str(work / "crops"))
         folder = work / f"{stage}-{name}-{teacher}"
-        begin = time.perf_counter()
         if stage == "teacher":
             parameters.teacher = name
             run = train_teacher(parameters, folder)
@@ -74,7 +94,7 @@ def measure(work: Path, config: dict, sample: int) -> list[dict]:
             parameters.student, parameters.teacher = name, teacher
             parameters.teacher_dir = str(work / f"teacher-{teacher}-")
             run = distil_student(parameters, folder)
-        rows.append({"stage": stage} | _rates(run, time.perf_counter() - begin))
+        rows.append({"stage": stage} | _rates(run, parameters))
     return rows
 
 
@@ -88,20 +108,22 @@ def _step(stage: str, begin: float, folder: Path) -> dict:
     return {"stage": stage, "name": "", "seconds": seconds, "bytes": _bytes(folder)}
 
 
-def _rates(run: Run, seconds: float) -> dict:
-    """Return faces a second in training and in scoring, and the bytes of the run folder.
-
-    What a run does beside its epoch is to score the faces of validation, and then all of them.
-    """
-    epoch = run.history.iloc[0]
-    faces = len(run.predictions)
-    scored = faces + (run.predictions["split"] == "validation").sum()
+def _rates(run: Run, parameters: SimpleNamespace) -> dict:
+    """Return faces a second in training and in scoring, and the bytes of the run folder."""
+    device = pick_device(parameters.device)
+    model = trained_model(run, device)
+    dtype = precision(device, parameters.amp)
+    choose_attention(model, device, dtype)
+    images = load_faces(parameters.crops_dir, parameters.image_size).images
+    begin = time.perf_counter()
+    predict(model, images, parameters.image_size, dtype)
+    seconds = time.perf_counter() - begin
     return {
         "name": run.name,
-        "training_rate": epoch["images_per_second"],
-        "scoring_rate": scored / (seconds - epoch["seconds"]),
+        "training_rate": run.history["images_per_second"].iloc[0],
+        "scoring_rate": len(images) / seconds,
         "bytes": _bytes(run.folder),
-        "prediction_bytes": (run.folder / "predictions.csv").stat().st_size / faces,
+        "prediction_bytes": (run.folder / "predictions.csv").stat().st_size / len(images),
     }
 
 
@@ -145,12 +167,23 @@ def costs(rows: list[dict], config: dict, pairs: int, sample: int) -> list[dict]
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table for a reader."""
-    digits = {"faces_per_second": 1, "hours_a_run": 2, "hours": 1, "gb": 1}
-    shown = table.drop(columns="device")
-    for name, count in digits.items():
-        shown[name] = ["" if v != v else f"{v:,.{count}f}" for v in shown[name]]
-    return shown[["stage", "arm", "runs", *digits]]
+    """Return the rows of one machine for a reader."""
+    return pd.DataFrame(
+        {
+            "stage": row.stage,
+            "arm": "" if pd.isna(row.arm) else row.arm,
+            "runs": row.runs,
+            "faces a second": _shown(row.faces_per_second, 1),
+            "hours a run": _shown(row.hours_a_run, 2),
+            "hours": _shown(row.hours, 1),
+            "GB": _shown(row.gb, 1),
+        }
+        for row in table.itertuples()
+    )
+
+
+def _shown(value: float, digits: int) -> str:
+    return "" if pd.isna(value) else f"{value:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ _NEEDS_PAIN = {"sensitivity", "balanced_accuracy", "f1", "kappa", "auroc", "aupr
 _NEEDS_OTHER = {"specificity", "balanced_accuracy", "kappa", "auroc", "auprc"}
 _LIMITS = {"kappa": (-1.0, 1.0), "kl": (0.0, np.inf)}
 _SHARE = (0.0, 1.0)
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,11 @@ class Estimate:
 
     @property
     def share_above_zero(self) -> float:
-        """The share of widened draws above 0 (exactly 0 counts as half), or NaN."""
+        """The share of widened draws above 0 (0, but for rounding, counts as half), or NaN."""
         draws = self.widened
-        return float(np.mean(draws > 0) + np.mean(draws == 0) / 2) if len(draws) else np.nan
+        if not len(draws):
+            return np.nan
+        return float(np.mean(draws > _ROUNDING) + np.mean(np.abs(draws) <= _ROUNDING) / 2)
 
     @cached_property
     def widened(self) -> np.ndarray:

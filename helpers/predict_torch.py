@@ -19,7 +19,7 @@ from helpers.face_spec import (
     side_of,
 )
 from helpers.files import sha256
-from helpers.inference import predict
+from helpers.inference import predict_alike
 from helpers.models import CLASS, choose_attention, decision_logits
 from helpers.mtcnn import Cascade
 from helpers.predict_faces import FaceFinder
@@ -27,7 +27,6 @@ from helpers.predict_models import Predictor
 from helpers.runs import Run, read_run
 from helpers.trained import is_distilled, trained_model, weights_of
 
-_RUN_BATCH = 64  # of `inference.predict`, with which a run scores
 _LEAST_CANDIDATES = 16
 
 
@@ -48,10 +47,7 @@ def torch_predictor(folder: Path, device: str) -> Predictor:
 
     def score(images: np.ndarray) -> np.ndarray:
         crops = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-        if dtype != torch.float32:
-            more = -len(crops) % _RUN_BATCH
-            crops = torch.cat((crops, crops[-1:].expand(more, -1, -1, -1)))
-        logits = predict(network, crops, spec.image_size, dtype)[: len(images)]
+        logits = predict_alike(network, crops, spec.image_size, dtype)
         return head_probabilities(logits, spec.heads)
 
     used, before = str(dtype).removeprefix("torch."), run.params["device"].partition(" ")[0]

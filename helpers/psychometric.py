@@ -12,6 +12,7 @@ import pandas as pd
 # λ as in Wichmann & Hill. A guess is no lapse: in a yes-no task it is the rate of false alarms.
 LAPSE, GUESS = 0.06, 0.25
 _SLOPES = (0.01, 20.0)  # of 1 / β: from flat over the whole scale to a step
+_END = 12.0  # of γ and λ on their logit scale
 _ALPHA = 50.0  # |α| beyond which a curve is flat on any scale there is
 _STEPS, _GAIN = 100, 1e-6  # of the climb; gain of log likelihood
 
@@ -82,19 +83,24 @@ def _climb(
 
     Parameters: level and log of the slope of the logistic's argument, γ and λ on a logit scale
     within their `bounds`. A step is taken where it does not lower the likelihood; a row is left
-    alone once a step gains next to nothing.
+    alone once a step gains next to nothing. What is at its end and would go beyond has no part in
+    a step, which would otherwise count on its moving.
     """
     found, damping = found.copy(), np.full(len(found), 1e-2)
     free = np.r_[True, True, bounds > 0]
     value, gradient, information = _likelihood(found, z, yes, weights, bounds)
     rows = np.arange(len(found))
     for _ in range(_STEPS):
-        slopes, curved = gradient[rows] * free, information[rows] * np.outer(free, free)
+        at, uphill = found[rows], gradient[rows]
+        ended = (at <= -_END) & (uphill <= 0) | (at >= _END) & (uphill >= 0)
+        ended[:, :2] = False
+        may = free & ~ended
+        slopes, curved = uphill * may, information[rows] * may[:, :, None] * may[:, None]
         scale = damping[rows, None] * np.einsum("sii->si", curved) + 1e-8
         step = np.linalg.solve(curved + scale[:, :, None] * np.eye(4), slopes[:, :, None])
         tried = found[rows] + np.clip(step[:, :, 0], -3, 3)
         tried[:, 1] = np.clip(tried[:, 1], *low_high)
-        tried[:, 2:] = np.clip(tried[:, 2:], -12, 12)
+        tried[:, 2:] = np.clip(tried[:, 2:], -_END, _END)
         new = _likelihood(tried, z, yes, weights[rows], bounds)
         better, gain = new[0] >= value[rows], new[0] - value[rows]
         taken = rows[better]

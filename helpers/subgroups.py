@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from helpers.bootstrap import Estimate
 from helpers.compare import Panel, counts
 from helpers.naming import parse_id
+from helpers.prose import listing
 
 GROUPS = ("gender", "age", "ethnicity")
 _CONTRASTS = ("all", "expressive")
@@ -35,8 +37,9 @@ def gap_between_groups(panel: Panel) -> pd.DataFrame:
     """Return for each arm, grouping and contrast how far its best value is above its worst.
 
     Values without an interval (too few people) are left out, and a grouping with fewer than two
-    others has no row. `best` and `worst` are chosen on the faces on which the gap is measured, so
-    the gap is on average too large, and its interval does not correct for the choice.
+    others has no row. Where several share the best or the worst value, all are named and the
+    interval is the first one's. `best` and `worst` are chosen on the faces on which the gap is
+    measured, so the gap is on average too large, and its interval does not correct for the choice.
     """
     rows = []
     for group in GROUPS:
@@ -53,6 +56,11 @@ def gap_between_groups(panel: Panel) -> pd.DataFrame:
                 best = max(found, key=lambda value: found[value].value)
                 worst = min(found, key=lambda value: found[value].value)
                 row = {"group": group, "contrast": contrast, "arm": arm}
-                row |= {"best": best, "worst": worst}
+                row |= {"best": _tied(found, best), "worst": _tied(found, worst)}
                 rows.append(row | (found[best] - found[worst]).row())
     return pd.DataFrame(rows, columns=_GAP_COLUMNS)
+
+
+def _tied(found: dict[str, Estimate], chosen: str) -> str:
+    value = found[chosen].value
+    return listing([name for name, other in found.items() if abs(other.value - value) < 1e-9])

@@ -274,3 +274,27 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(seeds, luck):
     assert found["coverage"] > 0.91
     if seeds > 1:
         assert found["coverage_of_identities_alone"] < 0.9
+
+
+def test_the_cost_of_a_study_is_its_faces_over_the_measured_rates():
+    cost = importlib.import_module("study_cost")
+    config = {"seeds": [0, 1], "split_ratios": [0.5, 0.25, 0.25]}
+    config |= {"teacher_epochs": 3, "student_epochs": 1}
+    # 10 pairs were measured, 1,000 are to be done: 1,000 faces to train on, 500 and 500 beside.
+    rates = {"training_rate": 10.0, "scoring_rate": 100.0, "bytes": 1e9, "prediction_bytes": 1e5}
+    rows = [{"stage": "01 prepare", "name": "", "seconds": 36.0, "bytes": 1e7}]
+    rows += [{"stage": "teacher", "name": "swin"} | rates]
+    table = pd.DataFrame(cost.costs(rows, config, 1000, 10)).set_index("stage")
+    assert table.loc["01 prepare", "hours"] == pytest.approx(1.0)
+    assert table.loc["01 prepare", "gb"] == pytest.approx(1.0)
+    # Three epochs of 1,000 faces at 10 a second, of 500 at 100 a second, then all 2,000 once.
+    assert table.loc["teacher", "hours_a_run"] * 3600 == pytest.approx(300 + 15 + 20)
+    assert table.loc["teacher", "gb"] == pytest.approx(2 * (1 + 1980 * 1e-4))
+    assert table.loc["05 compare", "hours"] * 3600 == pytest.approx(25 * 500 * 2 / 100)
+    assert table.loc["all", "hours"] == pytest.approx(table["hours"].iloc[:-1].sum())
+
+
+def test_readme_has_the_committed_cost_of_the_study():
+    cost = importlib.import_module("study_cost")
+    table = cost.planning_table(ROOT / "results/benchmarks/study_cost_synpain.csv")
+    assert table in (ROOT / "README.md").read_text()

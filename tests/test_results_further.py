@@ -213,15 +213,14 @@ def test_every_psychometric_curve(runs, pspi):
         yes = [said[asked].to_numpy() > 0.5 for said in answers(runs, row.arm)]
         expected = np.mean([fitted(x, each) for each in yes], axis=0)
         found = (row.alpha_estimate, row.beta_estimate, row.gamma_estimate, row.lapse_estimate)
-        # Points of PSPI, 0 to 16: with γ or λ at its bound the study's climb ends short of the top.
-        assert found == pytest.approx(expected, abs=0.01), row.arm
+        assert found == pytest.approx(expected, abs=0.002), row.arm
         if row.gamma_estimate < 1e-5 and row.lapse_estimate < 1e-5:
             glm = [
                 sm.GLM(each.astype(float), sm.add_constant(x), sm.families.Binomial()).fit()
                 for each in yes
             ]
             alpha = np.mean([-fit.params[0] / fit.params[1] for fit in glm])
-            assert row.alpha_estimate == pytest.approx(alpha, abs=0.01)
+            assert row.alpha_estimate == pytest.approx(alpha, abs=0.002)
             beta = np.mean([1 / fit.params[1] for fit in glm])
             assert row.beta_estimate == pytest.approx(beta, abs=0.01)
 
@@ -236,12 +235,14 @@ def test_every_gap_between_groups_of_people(runs):
         seeds = runs[row.arm].values()
         masks = members(runs["swin"][0], row.group)
         means = {n: np.mean([auroc(f[m], row.contrast) for f in seeds]) for n, m in masks.items()}
-        # Two groups can share a place: South Asian and Caucasian do, for ResNet-50.
-        assert means[row.best] == pytest.approx(max(means.values()), abs=1e-9)
-        assert means[row.worst] == pytest.approx(min(means.values()), abs=1e-9)
-        assert row.estimate == pytest.approx(means[row.best] - means[row.worst], abs=1e-9), row
+        # Groups can share a place: South Asian and Caucasian do, for ResNet-50.
+        best, worst = row.best.split(" and "), row.worst.split(" and ")
+        high, low = max(means.values()), min(means.values())
+        assert best == sorted(n for n, value in means.items() if abs(value - high) < 1e-9)
+        assert worst == sorted(n for n, value in means.items() if abs(value - low) < 1e-9)
+        assert row.estimate == pytest.approx(high - low, abs=1e-9), row
         (a, of_a), (b, of_b) = (
-            over_seeds(runs[row.arm], row.contrast, masks[name]) for name in (row.best, row.worst)
+            over_seeds(runs[row.arm], row.contrast, masks[name]) for name in (best[0], worst[0])
         )
         expected = ends(a - b, of_a - of_b, -1, 1)
         assert [row.low, row.high] == pytest.approx(expected, abs=1e-9), row
