@@ -298,3 +298,46 @@ def test_readme_has_the_committed_cost_of_the_study():
     cost = importlib.import_module("study_cost")
     table = cost.planning_table(ROOT / "results/benchmarks/study_cost_synpain.csv")
     assert table in (ROOT / "README.md").read_text()
+
+
+def small_study(folder, probability=0.5, seconds=(1.5, 2.5)):
+    """Write what `slurm_study` compares of a study of one run."""
+    run, results = folder / "runs/small/teacher/resnet50/seed0", folder / "results/small"
+    for each in (run, results):
+        each.mkdir(parents=True)
+    (run / "model.safetensors").write_bytes(b"weights")
+    (run / "predictions.csv").write_text(f"probability\n{probability}\n")
+    (run / "metrics.json").write_text(f'{{"auroc": 0.9, "train_seconds": {seconds[0]}}}')
+    pd.DataFrame({"epoch": [1, 2], "seconds": seconds}).to_csv(run / "history.csv")
+    pd.DataFrame({"auroc": [probability], "train_seconds": seconds[0]}).to_csv(results / "m.csv")
+    return folder
+
+
+def test_two_studies_are_the_same_when_all_but_their_times_are(tmp_path):
+    slurm = importlib.import_module("slurm_study")
+    here = small_study(tmp_path / "here")
+    assert slurm.differences(here, small_study(tmp_path / "there", seconds=(9.5, 8.5))) == []
+    run = "runs/small/teacher/resnet50/seed0"
+    assert slurm.differences(here, small_study(tmp_path / "other", probability=0.6)) == [
+        f"{run}/predictions.csv differs.",
+        "results/small/m.csv differs.",
+    ]
+    (tmp_path / "there" / run / "model.safetensors").write_bytes(b"weightS")
+    (tmp_path / "there" / run / "metrics.json").write_text('{"auroc": 0.8, "train_seconds": 1}')
+    assert slurm.differences(here, tmp_path / "there") == [
+        f"{run}/model.safetensors differs.",
+        f"{run}/metrics.json differs.",
+    ]
+    assert slurm.differences(tmp_path, tmp_path) == ["There are no results."]
+
+
+def test_a_run_that_began_anew_is_not_one_that_went_on(tmp_path):
+    slurm = importlib.import_module("slurm_study")
+    study = small_study(tmp_path / "study")
+    (study / "log.txt").write_text("Trying to restart job 5.")
+    assert slurm.resumed(study, [{"epoch": 1, "seconds": 1.5}]) == []
+    anew = slurm.resumed(study, [{"epoch": 1, "seconds": 1.7}])
+    assert anew == ["The killed run trained its finished epochs again."]
+    assert slurm.resumed(study, []) == ["The job was not killed in the middle."]
+    (study / "log.txt").write_text("")
+    assert len(slurm.resumed(study, [{"epoch": 1, "seconds": 1.5}])) == 1
