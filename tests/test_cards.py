@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from helpers import headline, weights_card
+from helpers import headline, scratch_card, weights_card
 from helpers.errors import StudyError
 from helpers.files import ROOT, sha256
 from helpers.models import STUDENTS, TEACHERS
@@ -101,3 +101,22 @@ def test_readme_has_the_headline_of_the_committed_results():
     assert (headline.START in readme) == committed
     if committed:
         assert headline.block() in readme
+
+
+def test_the_card_on_scratch_tells_who_left_the_plateau_and_who_did_not(tmp_path):
+    rows = [("none", "the recipe", 0.8, 13), ("batch_size", "128", 0.65, None)]
+    rows.append(("warm_up", "none, constant step", 0.69, None))
+    table = pd.DataFrame(rows, columns="factor value validation_auroc off_plateau_epoch".split())
+    table = table.assign(model="deit_tiny", seed=0, epochs=20, test_auroc=0.7, train_loss=0.5)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    said = scratch_card.card(tmp_path / "t.csv")
+    assert "Off the plateau: the recipe." in said
+    assert "Still on it: batch 128 and warm-up none, constant step." in said
+    assert "| batch | 128 | 0 | 0.65 | 0.70 | – | 0.50 |" in said
+    assert "cannot tell a cause from luck" in said
+    table.assign(seed=1).pipe(lambda more: pd.concat([table, more])).to_csv(tmp_path / "t.csv")
+    assert "luck" not in scratch_card.card(tmp_path / "t.csv")
+
+
+def test_the_data_card_has_the_committed_table_on_scratch():
+    assert scratch_card.card() in (ROOT / "data/README.md").read_text()
