@@ -5,6 +5,7 @@ people that it was not trained on. Its AUROC is 0.5 where that thing says nothin
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -83,12 +84,21 @@ def folds_of(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return train and test rows of each of `FOLDS` folds: identity-disjoint, stratified.
 
-    By `positive` and `strata`; by `positive` alone where a stratum has fewer rows than folds.
+    By `positive` and `strata`; by `positive` alone where a stratum has fewer rows than folds. The
+    same people get the same folds, which are kept for the next probe: to balance them takes longer
+    than to train most probes.
     """
     words = pd.Series(positive).astype(str)
     if strata is not None:
         finer = words + np.asarray(strata).astype(str)
         words = finer if finer.value_counts().min() >= FOLDS else words
+    return _balanced(tuple(words), tuple(identities), seed)
+
+
+@lru_cache(maxsize=4)
+def _balanced(
+    words: tuple[str, ...], identities: tuple[str, ...], seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     return list(splitter.split(words, words, pd.factorize(np.asarray(identities))[0]))
 
