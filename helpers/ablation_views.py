@@ -18,6 +18,7 @@ TITLES = {
     "scratch": "random weights",
     "small": "DeiT-S",
 }
+SHUFFLED = "shuffled"
 MISSING = (
     "No ablation was run beside these runs: `config/ablations` holds them, and `snakemake "
     "ablations` with the config of the study makes them."
@@ -84,7 +85,23 @@ def ablation_words(table: pd.DataFrame) -> str:
             said += f"; Swin-taught minus ResNet-taught {signed(row.estimate)} {_bracket(row)}"
         seeds = plural(int(rows["seeds"].max()), "seed")
         lines.append(f"- **{capital(title_of(name))}** ({seeds}): {said}.")
-    return "\n".join(lines)
+    return "\n".join(lines) + _control(table)
+
+
+def _control(table: pd.DataFrame) -> str:
+    """Return what the shuffled labels say of what a teacher hands over; nothing without them."""
+    rows = table[(table["ablation"] == SHUFFLED) & (table["kind"] == "change")]
+    rows = rows[np.isfinite(rows["low"])]
+    if rows.empty:
+        return ""
+    said = "\n\nShuffled labels keep how often a teacher says Pain and lose of whom. "
+    losing = listing([name_of(arm) for arm in rows.loc[rows["high"] < 0, "first"]])
+    if losing:
+        return f"{said}The worse for it: {losing}. There, what a teacher says of a face is of use."
+    return said + (
+        "No student is shown to be the worse for it: these runs do not show that what a teacher "
+        "says of a face is of use to its student. Where intervals are wide they do not exclude it."
+    )
 
 
 def _bracket(row) -> str:

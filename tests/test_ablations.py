@@ -121,6 +121,14 @@ def test_every_ablation_is_said_and_drawn(table):
     words = ablation_words(table)
     assert "**Shuffled labels** (2 seeds)" in words
     assert "DeiT-Ti taught by Swin-T −0." in words
+    # the fixture's Swin-taught student is the worse for it, with an interval below 0
+    assert "The worse for it: DeiT-Ti taught by Swin-T. There, what a teacher" in words
+    changes = (table["kind"] == "change", ["low", "high"])
+    table = table.copy()
+    table.loc[changes] = [-0.01, 0.02]
+    assert "No student is shown to be the worse for it" in ablation_words(table)
+    table.loc[changes] = np.nan
+    assert "Shuffled labels keep" not in ablation_words(table)
     fig = ablation_figure(table)
     fig.canvas.draw()
     assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == [
