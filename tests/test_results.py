@@ -11,39 +11,20 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from committed import RESULTS, among, needs_results, read_runs, table
 from scipy.stats import spearmanr
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar
 
 from helpers.files import ROOT
 
-RESULTS = ROOT / "results/standin"
 CONTRASTS = ("all", "neutral", "expressive")
-pytestmark = pytest.mark.skipif(
-    not (RESULTS / "runs").is_dir(), reason="no results of the multi-seed study are committed"
-)
-
-
-def table(name):
-    return pd.read_csv(RESULTS / f"{name}.csv", keep_default_na=False, na_values=[""])
+pytestmark = needs_results
 
 
 @pytest.fixture(scope="module")
 def runs():
-    """Each arm's test faces, by seed, in the order of their ids."""
-    found = {}
-    for path in sorted((RESULTS / "runs").glob("*/*/seed*/predictions.csv")):
-        faces = pd.read_csv(path, dtype={"identity": str}).query("split == 'test'")
-        faces = faces.sort_values("image_id").set_index("image_id")
-        found.setdefault(path.parts[-3], {})[int(path.parts[-2][4:])] = faces
-    return found
-
-
-def among(faces, contrast):
-    if contrast == "all":
-        return faces
-    side = {"neutral": "left", "expressive": "right"}[contrast]
-    return faces[(faces["label"] == "Pain") | (faces["side"] == side)]
+    return read_runs()
 
 
 def ece(positive, probability):
