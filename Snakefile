@@ -27,7 +27,6 @@ from helpers.files import ROOT
 from helpers.gpus import training_cores
 from helpers.parameters import NOTEBOOKS, check_config
 from helpers.published import is_published, publish
-from helpers.report import collect_figures, write_page
 
 if not workflow.configfiles:
     raise WorkflowError("Name a config, for example: --configfile config/quick.yaml")
@@ -276,6 +275,8 @@ rule report:
         ],
         figures=[f"{folder}/figures" for folder in (PREPARED, CROPS, *TEACHER_RUNS, *STUDENT_RUNS)],
     run:
+        from helpers.report import collect_figures, write_page
+
         here = Path.cwd()
         collect_figures([here / folder for folder in params.figures], here / FIGURES)
         chapters = [[here / path for path in paths] for paths in params.chapters if paths]

@@ -9,8 +9,8 @@ Models: `models`, `weights` (their start), `actions`, `regressors`,
 Training (03, 04): `faces`, `augment`, `feed`, `losses`, `engine`, `inference`, `checkpoints`,
 `interrupts`, `watch`, `runs`, `experiments`.
 Teachers (04): `teachers`, `packed`, `gate`, `low_precision`, `replay`, `teaching`.
-Evaluation (05): `metrics`, `bootstrap`, `compare`, `subgroups`, `tables`, `ablations`, `external`,
-`planning`.
+Evaluation (05): `metrics`, `bootstrap`, `compare`, `subgroups`, `tables`, `external`,
+`ablations` (which there are), `ablation_tables`, `planning`.
 Inheritance (05): `corruptions`, `robustness`, `consistency`, `psychometric`, `dose`, `kept`,
 `inheritance`.
 Looking inside (05): `trained` (a network from its run), `layers`, `cka`, `saliency`, `regions`,

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from helpers.ablations import STUDY
+from helpers.ablation_tables import STUDY
 from helpers.figures import FAINT, INK, MARKERS, MUTED, colour_of, label_of, teacher_of
 from helpers.metrics import CONTRASTS
 from helpers.prose import capital, listing, plural, signed

@@ -82,9 +82,8 @@ class _PainFaces:
 
 
 def _pain_faces(crops_dir: str | Path, image_size: int) -> _PainFaces:
-    faces = load_faces(crops_dir, image_size)
-    rows = faces.rows("test")
-    rows = rows[is_pain(faces.table.iloc[rows])]
+    faces = load_faces(crops_dir, image_size, "test")
+    rows = np.flatnonzero(is_pain(faces.table))
     landmarks = read_landmarks(faces.table.iloc[rows], image_size)
     found = np.isfinite(landmarks).all(axis=(1, 2))
     if not found.any():

@@ -13,6 +13,7 @@ pair show one person, so that the faces count for fewer than they are.
 """
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
 
@@ -30,8 +31,9 @@ from helpers.models import head_logits
 from helpers.runs import Run
 from helpers.trained import trained_model
 
-# All of a layer's features of so many faces lie in memory together (0.25 GB at 112 pixels).
+# All of a layer's features of so many faces lie in memory together (1 GB at 224 pixels).
 MOST_FACES = 300
+_MEMORY = 2**30  # bytes of features that are kept at a time; a layer that has more is alone
 LEAST_FACES = 4  # the estimator divides by n - 3
 _BATCH, _FEATURES = 32, 2**13
 _COLUMNS = ("first_arm first_seed first_layer second_arm second_seed second_layer cka").split()
@@ -43,35 +45,58 @@ def layer_grams(
     """Return the Gram matrix of each of `layers.stages`, by name, (N, N) float64.
 
     Entry i, j is the inner product of the flattened features of faces i and j, each feature less
-    its mean over the faces. `images`: (N, 3, S, S) uint8; `dtype`: of the forward pass. One pass a
-    layer, so that one layer's features are in memory at a time. Raises `StudyError` for an
-    unknown architecture.
+    its mean over the faces. `images`: (N, 3, S, S) uint8; `dtype`: of the forward pass. Raises
+    `StudyError` for an unknown architecture.
     """
     training = model.training
     model.eval()
-    grams = {
-        name: _gram(_features(model, layer, images, image_size, dtype))
-        for name, layer in stages(model).items()
-    }
+    layers = stages(model)
+    first = _features(model, layers, images[:_BATCH], image_size, dtype)
+    grams = {}
+    for names in _groups({name: part.shape[1] * len(images) for name, part in first.items()}):
+        some = {name: layers[name] for name in names}
+        features = _features(model, some, images, image_size, dtype)
+        grams |= {name: _gram(features.pop(name)) for name in names}
     model.train(training)
     return grams
 
 
+def _groups(sizes: dict[str, int]) -> list[list[str]]:
+    """Return the layers in groups of which each fits into memory, by how many features they have.
+
+    One pass through the network a group.
+    """
+    groups, left = [], 0
+    for name, size in sizes.items():
+        left -= 4 * size
+        if left < 0:
+            groups.append([])
+            left = _MEMORY - 4 * size
+        groups[-1].append(name)
+    return groups
+
+
 def _features(
-    model: nn.Module, layer: nn.Module, images: torch.Tensor, image_size: int, dtype: torch.dtype
-) -> torch.Tensor:
-    """Return what `layer` makes of the faces, (N, features) float32 on the CPU."""
+    model: nn.Module,
+    layers: dict[str, nn.Module],
+    images: torch.Tensor,
+    image_size: int,
+    dtype: torch.dtype,
+) -> dict[str, torch.Tensor]:
+    """Return what each layer makes of the faces, by name, (N, features) float32 on the CPU."""
     device = next(model.parameters()).device
-    features = None
-    with caught(layer) as outputs, torch.inference_mode():
+    features: dict[str, torch.Tensor] = {}
+    with ExitStack() as stack, torch.inference_mode():
+        outputs = {name: stack.enter_context(caught(layer)) for name, layer in layers.items()}
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH].to(device)
             with autocast(device, dtype):
                 head_logits(model, plain_view(batch, image_size))
-            part = outputs.pop().flatten(1).float().cpu()
-            if features is None:
-                features = torch.empty(len(images), part.shape[1])
-            features[start : start + len(part)] = part
+            for name, output in outputs.items():
+                part = output.pop().flatten(1).float().cpu()
+                if name not in features:
+                    features[name] = torch.empty(len(images), part.shape[1])
+                features[name][start : start + len(part)] = part
     return features
 
 
@@ -131,9 +156,8 @@ def cka_table(runs: Iterable[Run], crops_dir: str | Path, device: str = "auto") 
         chosen = run.params["parameters"]
         size = chosen["image_size"]
         if size not in known:
-            faces = load_faces(crops_dir, size)
-            rows = _some(faces.table["identity"].to_numpy(), faces.rows("test"))
-            known = {size: faces.images[rows]}
+            faces = load_faces(crops_dir, size, "test")
+            known = {size: faces.images[_some(faces.table["identity"].to_numpy())]}
         model = trained_model(run, chosen_device)
         dtype = precision(chosen_device, chosen["amp"])
         grams = layer_grams(model, known[size], size, dtype)
@@ -150,12 +174,11 @@ def cka_table(runs: Iterable[Run], crops_dir: str | Path, device: str = "auto") 
     return pd.DataFrame(table, columns=_COLUMNS)
 
 
-def _some(identities: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return `rows`, or those of so many identities, drawn at random, that memory allows."""
-    if len(rows) <= MOST_FACES:
-        return rows
-    people = pd.unique(identities[rows])
-    order = np.random.default_rng(0).permutation(people)
-    place = pd.Series(np.arange(len(order)), index=order)[identities[rows]].to_numpy()
+def _some(identities: np.ndarray) -> np.ndarray:
+    """Return all rows, or those of so many identities, drawn at random, that memory allows."""
+    if len(identities) <= MOST_FACES:
+        return np.arange(len(identities))
+    order = np.random.default_rng(0).permutation(pd.unique(identities))
+    place = pd.Series(np.arange(len(order)), index=order)[identities].to_numpy()
     counts = np.bincount(place).cumsum()
-    return rows[place < np.searchsorted(counts, MOST_FACES, side="right")]
+    return np.flatnonzero(place < np.searchsorted(counts, MOST_FACES, side="right"))

@@ -65,17 +65,19 @@ def read_int8(results_dir: str | Path) -> str | None:
 
 
 def read_parity(results_dir: str | Path) -> str | None:
-    """Return how near ONNX in float32 is to torch, and our multiply-adds to the published ones."""
+    """Return how near ONNX is to torch, how we count multiply-adds, and what was timed where."""
     table = read_export(results_dir)
     if table is None:
         return None
     exact, own = (table[table["form"] == form] for form in ("onnx", "torch"))
+    sizes = " and ".join(str(size) for size in sorted(table["image_size"].unique()))
     macs = (table["macs_224"] / table["published_macs_224"] - 1).abs().max()
     return (
         f"In float32, ONNX gives torch's P(pain) to {exact['largest_difference'].max():.1e}; torch "
         f"in float32 gives the runs' own to {own['largest_difference'].max():.1e}, as they scored "
         "in their own precision. Our count of multiply-adds at 224 pixels is within "
-        f"{percent(macs, 1)} of the published ones. Measured on: {table['machine'].iloc[0]}."
+        f"{percent(macs, 1)} of the published ones. Times are those of pictures of {sizes} pixels "
+        f"on this machine: {table['machine'].iloc[0]}."
     )
 
 

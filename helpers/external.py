@@ -1,6 +1,6 @@
 """Trained runs asked about faces from another source."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from helpers.devices import pick_device, precision
-from helpers.engine import predict
 from helpers.experiments import tabulate_predictions
 from helpers.faces import FaceStore, load_faces
 from helpers.inference import predict_alike
@@ -26,29 +25,30 @@ def predict_runs(runs: Iterable[Run], crops_dir: str | Path, device: str = "auto
     """
     parts = []
     for run in runs:
-        where = pick_device(device)
-        model = trained_model(run, where)
-        choose_attention(model, where, precision(where, run.params["parameters"]["amp"]))
+        model = ready_model(run, pick_device(device))
         faces = load_faces(crops_dir, run.params["parameters"]["image_size"])
-        parts.append(predictions_of(run, model, faces, faces.images, predict_alike))
+        parts.append(predictions_of(run, model, faces, faces.images))
     return pd.concat(parts, ignore_index=True)
 
 
+def ready_model(run: Run, device: torch.device) -> nn.Module:
+    """Return the trained network of `run`, set to compute as it did at the end of the run."""
+    model = trained_model(run, device)
+    choose_attention(model, device, precision(device, run.params["parameters"]["amp"]))
+    return model
+
+
 def predictions_of(
-    run: Run,
-    model: nn.Module,
-    faces: FaceStore,
-    images: torch.Tensor,
-    ask: Callable[..., torch.Tensor] = predict,
+    run: Run, model: nn.Module, faces: FaceStore, images: torch.Tensor
 ) -> pd.DataFrame:
     """Return what `run`'s `model` says of `images`, (N, 3, S, S) uint8, one for each of `faces`.
 
-    `arm` and `seed`, then the columns of `predictions.csv`, one row a face. `ask`: `predict`, or
-    `predict_alike`.
+    `arm` and `seed`, then the columns of `predictions.csv`, one row a face. `model`: of
+    `ready_model`; of faces that the run has scored it says what the run has said.
     """
     chosen = run.params["parameters"]
     dtype = precision(next(model.parameters()).device, chosen["amp"])
-    logits = ask(model, images, chosen["image_size"], dtype)
+    logits = predict_alike(model, images, chosen["image_size"], dtype)
     table = tabulate_predictions(faces, logits, is_distilled(run))
     table.insert(0, "arm", run.name)
     table.insert(1, "seed", run.seed)

@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from helpers.files import existing_folder, read_csv, sha256, short_path
 _SOURCE_SIZE, _IMAGE_SIZE = 256, 224
 # Above this share of the free memory the decoded crops are mapped from disk.
 _MEMORY_SHARE = 0.25
+_BLOCK = 256  # crops that are decoded side by side and lie in memory until they are taken
 _COLUMNS = ("image_id", "path", "identity", "side", "label", "split")
 
 
@@ -45,8 +47,13 @@ class FaceStore:
         """Return the positions of the faces of `split`; raise `StudyError` where it has none."""
         rows = np.flatnonzero(self.table["split"] == split)
         if len(rows) == 0:
-            raise StudyError(f"The crops hold no face of the split '{split}'.")
+            raise no_face_of(split)
         return rows
+
+
+def no_face_of(split: str) -> StudyError:
+    """Return the error of crops that hold no face of `split`."""
+    return StudyError(f"The crops hold no face of the split '{split}'.")
 
 
 def read_manifest(crops_dir: str | Path) -> pd.DataFrame:
@@ -61,14 +68,16 @@ def read_manifest(crops_dir: str | Path) -> pd.DataFrame:
     return table
 
 
-def load_faces(crops_dir: str | Path, image_size: int) -> FaceStore:
-    """Decode all crops of a folder, resized for a network input of `image_size` pixels.
+def load_faces(crops_dir: str | Path, image_size: int, split: str | None = None) -> FaceStore:
+    """Decode the crops of a folder, resized for a network input of `image_size` pixels.
+
+    All of them, or those of one `split`.
 
     The store's side is image_size × 256 / 224, never above the crops' own size. Resizing is
     antialiased. Pictures that would take more than a quarter of the free memory are decoded into
     a file in the folder's `.decoded/` and mapped from there; the next call finds them decoded.
-    Raises `StudyError` for a missing folder, file, column, a picture that cannot be read, or a
-    full disk.
+    Raises `StudyError` for a missing folder, file, column, a split without a face, a picture that
+    cannot be read, or a full disk.
     """
     folder = existing_folder(crops_dir, "cropped faces")
     table = read_manifest(folder)
@@ -76,9 +85,13 @@ def load_faces(crops_dir: str | Path, image_size: int) -> FaceStore:
     side = round(image_size * _SOURCE_SIZE / _IMAGE_SIZE)
     if "width" in table:
         side = max(image_size, min(side, int(table["width"].max())))
+    if split is not None:
+        table = table[table["split"] == split].reset_index(drop=True)
+        if table.empty:
+            raise no_face_of(split)
     shape = (len(table), 3, side, side)
     if math.prod(shape) > _MEMORY_SHARE * free_memory():
-        images = _mapped(folder, table, shape, manifest)
+        images = _mapped(folder, table, shape, manifest, split)
     else:
         images = torch.empty(shape, dtype=torch.uint8)
         for row, pixels in enumerate(_decode(folder, table, side)):
@@ -109,8 +122,9 @@ def free_memory() -> int:
 
 
 def _decode(folder: Path, table: pd.DataFrame, side: int) -> Iterator[np.ndarray]:
-    """Yield each crop as (3, side, side) uint8."""
-    for path in tqdm(table["path"], desc="Reading crops", delay=3):
+    """Yield each crop as (3, side, side) uint8; several are decoded at a time."""
+
+    def pixels(path: str) -> np.ndarray:
         try:
             with Image.open(folder / path) as image:
                 image = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
@@ -118,11 +132,19 @@ def _decode(folder: Path, table: pd.DataFrame, side: int) -> Iterator[np.ndarray
             raise StudyError(
                 f"The crop {short_path(folder / path)} cannot be read: {error}."
             ) from error
-        yield np.ascontiguousarray(np.array(image).transpose(2, 0, 1))
+        return np.ascontiguousarray(np.array(image).transpose(2, 0, 1))
+
+    paths = table["path"].tolist()
+    bar = tqdm(total=len(paths), desc="Reading crops", delay=3)
+    with bar, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(paths), _BLOCK):
+            for crop in pool.map(pixels, paths[start : start + _BLOCK]):
+                yield crop
+                bar.update()
 
 
 def _mapped(
-    folder: Path, table: pd.DataFrame, shape: tuple[int, ...], manifest: str
+    folder: Path, table: pd.DataFrame, shape: tuple[int, ...], manifest: str, split: str | None
 ) -> torch.Tensor:
     """Return the decoded crops, (N, 3, S, S), as a private map of a file, made where it is not."""
     # The manifest holds each crop's hash; one that does not is told apart by the files' dates.
@@ -131,7 +153,8 @@ def _mapped(
         states = [(folder / path).stat() for path in table["path"] if (folder / path).is_file()]
         dates = repr([(state.st_size, state.st_mtime_ns) for state in states])
         key = hashlib.sha256((manifest + dates).encode()).hexdigest()
-    path = folder / ".decoded" / f"{key[:16]}-{shape[-1]}.uint8"
+    part = "" if split is None else f"-{split}"
+    path = folder / ".decoded" / f"{key[:16]}{part}-{shape[-1]}.uint8"
     size = math.prod(shape)
     if not path.is_file() or path.stat().st_size != size:
         with durable(path) as temporary, open(temporary, "wb") as file:

@@ -1,5 +1,6 @@
 """Paths relative to the project, and files that are either whole or absent."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -13,6 +14,14 @@ import pandas as pd
 from helpers.errors import StudyError
 
 ROOT = Path(__file__).resolve().parent.parent
+# What a finished run's folder holds, the weights last.
+RUN_FILES = (
+    "params.json",
+    "history.csv",
+    "predictions.csv",
+    "metrics.json",
+    "model.safetensors",
+)
 
 
 def project_path(path: str | Path) -> Path:
@@ -75,9 +84,16 @@ def write_json(path: str | Path, content: dict) -> None:
 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
-    """Write `table` to `path` without its index, whole or not at all."""
+    """Write `table` to `path` without its index, whole or not at all.
+
+    A path that ends in `.gz` is compressed; the same table gives the same bytes.
+    """
     with replacing(path) as temporary:
-        table.to_csv(temporary, index=False)
+        if Path(path).suffix != ".gz":
+            table.to_csv(temporary, index=False)
+            return
+        with open(temporary, "wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+            table.to_csv(file, index=False)
 
 
 def write_between(path: str | Path, start: str, end: str, text: str) -> None:

@@ -4,10 +4,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from helpers.files import existing_folder, project_path, replacing
-from helpers.runs import FILES
+from helpers.files import RUN_FILES, existing_folder, project_path, replacing
 
-SHOWN = FILES[:-1]  # all but the weights
+SHOWN = RUN_FILES[:-1]  # all but the weights
 
 
 def publish(runs: Iterable[str], runs_dir: str | Path, results_dir: str | Path) -> Path:

@@ -28,7 +28,7 @@ from helpers.ablations import FOLDER as ABLATIONS
 from helpers.ablations import read_ablations
 from helpers.compare import arm_order
 from helpers.errors import StudyError
-from helpers.files import ROOT, project_path, read_csv, sha256, short_path
+from helpers.files import ROOT, RUN_FILES, project_path, read_csv, sha256, short_path
 from helpers.parameters import read_config
 from helpers.prose import plural
 from helpers.release_archive import write_archive
@@ -46,7 +46,7 @@ from helpers.release_runs import (
     weights_faults,
 )
 from helpers.release_verify import MANIFEST, verify
-from helpers.runs import FILES, git_commit
+from helpers.runs import git_commit
 from helpers.tables import Study, evaluate
 
 _PACKAGES = ("torch", "timm", "safetensors", "numpy", "pandas", "scikit-learn")
@@ -178,7 +178,7 @@ def _files(
     files: dict[str, Path | bytes] = {copied: ROOT / copied for copied in _COPIED}
     students, exported = {}, False
     for key, run in release.runs.items():
-        files |= {f"{runs}/{key}/{part}": run.folder / part for part in FILES}
+        files |= {f"{runs}/{key}/{part}": run.folder / part for part in RUN_FILES}
         if run.stage == "student":
             onnx = exported_files(run)
             files |= {f"{runs}/{key}/{path.parent.name}/{path.name}": path for path in onnx}

@@ -19,16 +19,16 @@ from helpers.devices import precision
 from helpers.errors import StudyError
 from helpers.face_spec import DETECTOR, KEY, FaceSpec
 from helpers.faces import read_manifest
-from helpers.files import project_path, sha256
+from helpers.files import RUN_FILES, project_path, sha256
 from helpers.parameters import RECIPE
 from helpers.pictures import read_rgb
 from helpers.predict_faces import see_cropped
 from helpers.predict_models import FOLDER as EXPORT
 from helpers.predict_torch import spec_of_run, torch_predictor
-from helpers.runs import FILES, Run, provenance, read_run
+from helpers.runs import Run, provenance, read_run
 from helpers.trained import trained_model
 
-WEIGHTS = FILES[-1]
+WEIGHTS = RUN_FILES[-1]
 EXACT, NEAR = 1e-5, 0.02  # in P(pain): on the run's kind of device; elsewhere, see `predict_torch`
 # What a file from elsewhere can make its reader raise.
 DAMAGE = (StudyError, SafetensorError, OSError, RuntimeError, ValueError, TypeError, LookupError)

@@ -12,24 +12,26 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import spearmanr
+from torch import nn
 from tqdm import tqdm
 
 from helpers.bootstrap import Estimate, Seeds, identity_weights
 from helpers.compare import FACE_COLUMNS, HEADS, Panel, panel_of
 from helpers.corruptions import CLEAN, STRENGTHS, conditions, corrupt
 from helpers.devices import pick_device
-from helpers.external import predictions_of
+from helpers.external import predictions_of, ready_model
 from helpers.faces import FaceStore, load_faces
 from helpers.figures import teacher_of
 from helpers.files import project_path, read_csv, sha256, write_csv
 from helpers.runs import Run
 from helpers.tables import comparisons
-from helpers.trained import trained_model, weights_of
+from helpers.trained import weights_of
 
 CONTRASTS = ("expressive", "all")
 _COLUMNS = ["arm", "seed", "corruption", "strength", *FACE_COLUMNS, *HEADS]
-_VERSION = 1  # of the corruptions; a change of them makes old parts count for nothing
+_VERSION = 2  # of corruptions and scoring; a change of them makes old parts count for nothing
 
 
 def predict_corrupted(
@@ -48,31 +50,30 @@ def predict_corrupted(
     a run without its weights, and crops that cannot be read, lack landmarks or have no test face.
     """
     runs = list(runs)
-    parts, stores = [], {}
+    sizes = [run.params["parameters"]["image_size"] for run in runs]
+    stores = {size: load_faces(crops_dir, size, "test") for size in set(sizes)}
+    folders = [
+        _folder(project_path(parts_dir), run, stores[size], seed)
+        for run, size in zip(runs, sizes, strict=True)
+    ]
+    files = [[folder / f"{name}-{level}.csv" for name, level in conditions()] for folder in folders]
+    models: dict[int, nn.Module] = {}
     total = len(runs) * len(conditions())
     with tqdm(total=total, desc="Corruptions", unit="set", disable=None) as bar:
-        for run in runs:
-            size = run.params["parameters"]["image_size"]
-            if size not in stores:
-                stores[size] = _test_faces(load_faces(crops_dir, size))
-            faces, model = stores[size], None
-            folder = _folder(project_path(parts_dir), run, faces, seed)
-            for name, level in conditions():
-                path = folder / f"{name}-{level}.csv"
+        # A corruption is made once for all runs: some take longer than to ask a model.
+        for place, (name, level) in enumerate(conditions()):
+            images: dict[int, torch.Tensor] = {}
+            for number, (run, size) in enumerate(zip(runs, sizes, strict=True)):
+                path, faces = files[number][place], stores[size]
                 if not path.is_file():
-                    model = model or trained_model(run, pick_device(device))
-                    images = corrupt(faces.images, faces.table, name, level, seed)
-                    found = predictions_of(run, model, faces, images)
+                    if number not in models:
+                        models[number] = ready_model(run, pick_device(device))
+                    if size not in images:
+                        images[size] = corrupt(faces.images, faces.table, name, level, seed)
+                    found = predictions_of(run, models[number], faces, images[size])
                     write_csv(path, found.assign(corruption=name, strength=level)[_COLUMNS])
-                parts.append(read_csv(path))
                 bar.update()
-    return pd.concat(parts, ignore_index=True)
-
-
-def _test_faces(faces: FaceStore) -> FaceStore:
-    rows = faces.rows("test")
-    table = faces.table.iloc[rows].reset_index(drop=True)
-    return replace(faces, table=table, images=faces.images[rows], labels=faces.labels[rows])
+    return pd.concat([read_csv(path) for paths in files for path in paths], ignore_index=True)
 
 
 def _folder(parts_dir: Path, run: Run, faces: FaceStore, seed: int) -> Path:

@@ -12,9 +12,8 @@ import torch
 
 from helpers.checkpoints import durable, sync_folder
 from helpers.errors import StudyError
-from helpers.files import ROOT, project_path, read_csv, short_path, write_csv, write_json
+from helpers.files import ROOT, RUN_FILES, project_path, read_csv, short_path, write_csv, write_json
 
-FILES = ("params.json", "history.csv", "predictions.csv", "metrics.json", "model.safetensors")
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn")
 
 
@@ -57,7 +56,7 @@ def read_run(folder: str | Path) -> Run:
     folder = project_path(folder)
     if not folder.is_dir():
         raise StudyError(f"The run folder {short_path(folder)} does not exist.")
-    for name in FILES[:-1]:
+    for name in RUN_FILES[:-1]:
         if not (folder / name).is_file():
             raise StudyError(f"The run folder {short_path(folder)} lacks {name}.")
     return Run(
@@ -76,7 +75,7 @@ def finished_run(folder: str | Path, params: dict) -> Run | None:
     machine, the versions or the commit.
     """
     folder = project_path(folder)
-    if not all((folder / name).is_file() for name in FILES):
+    if not all((folder / name).is_file() for name in RUN_FILES):
         return None
     run = read_run(folder)
     return run if identity_of(run.params) == identity_of(params) else None

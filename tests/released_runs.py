@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 
-from helpers.ablations import compare_ablations
+from helpers.ablation_tables import compare_ablations
 from helpers.compare import load_runs
 from helpers.faces import load_faces
 from helpers.files import ROOT, sha256

@@ -7,8 +7,9 @@ import pytest
 from made_runs import SKILL, make_runs
 from sklearn.metrics import roc_auc_score
 
+from helpers.ablation_tables import ablation_table, load_ablations
 from helpers.ablation_views import MISSING, ablation_figure, ablation_words
-from helpers.ablations import Ablation, ablation_table, load_ablations, read_ablations
+from helpers.ablations import Ablation, read_ablations
 from helpers.compare import load_runs
 from helpers.errors import StudyError
 from helpers.parameters import read_config

@@ -15,9 +15,9 @@ from helpers.errors import StudyError
 from helpers.experiments import FOLDS, distil_student, fold_of, train_teacher
 from helpers.external import predict_runs
 from helpers.faces import load_faces
-from helpers.files import sha256
+from helpers.files import RUN_FILES, sha256
 from helpers.losses import classification_loss
-from helpers.runs import FILES, read_run
+from helpers.runs import read_run
 
 
 def weights(run) -> dict:
@@ -37,7 +37,7 @@ def taught(student_parameters, teacher_run):
 
 def test_a_run_folder_holds_what_was_promised(taught, tmp_path):
     run = distil_student(taught, tmp_path)
-    for name in (*FILES, "checkpoint.pt"):
+    for name in (*RUN_FILES, "checkpoint.pt"):
         assert (tmp_path / name).is_file(), name
     assert list(run.history["epoch"]) == [1, 2]
     faces = run.predictions
@@ -305,9 +305,9 @@ def test_a_teacher_that_does_not_fit_is_one_sentence(taught, tmp_path, change, s
         distil_student(taught, tmp_path)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", RUN_FILES)
 def test_a_teachers_folder_that_lacks_a_file_is_one_sentence(taught, tmp_path, teacher_run, name):
-    for file in FILES:
+    for file in RUN_FILES:
         if file != name:
             (tmp_path / file).write_bytes((teacher_run / file).read_bytes())
     taught.teacher_dir = str(tmp_path)
@@ -332,7 +332,7 @@ def test_a_loss_that_is_no_number_stops_the_run(teacher_parameters, tmp_path):
 
 
 def test_a_damaged_json_is_named(teacher_run, tmp_path):
-    for file in FILES:
+    for file in RUN_FILES:
         (tmp_path / file).write_bytes((teacher_run / file).read_bytes())
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(StudyError, match=r"metrics\.json is not JSON"):

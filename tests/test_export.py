@@ -291,6 +291,7 @@ def test_the_words_say_the_ratios_and_the_change(results, tmp_path):
     assert "takes 0.50 of its time on one thread, 0.20 on two" in said
     assert "−0.0012 AUROC [−0.0034, +0.0009]" in said
     assert "within 1.0 % of the published ones" in export_readings.read_parity(results)
+    assert f"pictures of {SIZE} pixels" in export_readings.read_parity(results)
     assert export_readings.export_rows(results).count("\n") == 1 + 9
     for words in (
         export_readings.read_int8,

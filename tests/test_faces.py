@@ -46,6 +46,27 @@ def test_mapped_and_in_memory_are_the_same_tensors(crops, monkeypatch, image_siz
     assert len(decoded(crops)) == 1
 
 
+def test_one_split_is_its_part_of_all_faces(crops, monkeypatch):
+    every = load_faces(crops, 32)
+    for memory in (10**9, 1000):
+        monkeypatch.setattr(store, "free_memory", lambda free=memory: free)
+        for split in ("test", "train"):
+            rows, part = every.rows(split), load_faces(crops, 32, split)
+            assert torch.equal(part.images, every.images[rows])
+            assert torch.equal(part.labels, every.labels[rows])
+            ids = every.table["image_id"].iloc[rows]
+            assert part.table["image_id"].tolist() == ids.tolist()
+            assert part.manifest_sha256 == every.manifest_sha256
+    with pytest.raises(StudyError, match="no face of the split 'other'"):
+        load_faces(crops, 32, "other")
+
+
+def test_more_crops_than_are_decoded_at_a_time_keep_their_order(crops, monkeypatch):
+    every = load_faces(crops, 32)
+    monkeypatch.setattr(store, "_BLOCK", 5)
+    assert torch.equal(load_faces(crops, 32).images, every.images)
+
+
 def test_the_pictures_are_the_crops(crops):
     """At the crops' own size, pixel by pixel."""
     faces = load_faces(crops, 40)

@@ -1,5 +1,6 @@
 """Files are whole or absent; paths count from the project's root."""
 
+import gzip
 import hashlib
 
 import pandas as pd
@@ -59,6 +60,20 @@ def test_an_id_is_text_and_not_a_number(tmp_path):
     table = pd.DataFrame({"image_id": ["1000000001_left"], "identity": ["1000000001"], "n": [3]})
     write_csv(tmp_path / "t.csv", table)
     pd.testing.assert_frame_equal(read_csv(tmp_path / "t.csv"), table)
+
+
+def test_the_same_table_compressed_is_the_same_bytes(tmp_path):
+    table = pd.DataFrame({"image_id": ["é1", "2"], "x": [0.1, 1 / 3]})
+    for name in ("a.csv.gz", "b.csv.gz"):
+        write_csv(tmp_path / name, table)
+    first, second = ((tmp_path / name).read_bytes() for name in ("a.csv.gz", "b.csv.gz"))
+    assert first == second
+    # Bytes 4 to 8 of a gzip file are its time (RFC 1952); flag 8 would announce a name.
+    assert first[4:8] == b"\0\0\0\0"
+    assert first[3] == 0
+    write_csv(tmp_path / "plain.csv", table)
+    assert gzip.decompress(first) == (tmp_path / "plain.csv").read_bytes()
+    assert read_csv(tmp_path / "a.csv.gz")["x"].tolist() == [0.1, 1 / 3]
 
 
 def test_json_keeps_letters_beyond_ascii(tmp_path):

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -273,6 +274,20 @@ def test_predictions_on_corrupted_faces_are_made_once_and_start_from_the_runs(
     np.testing.assert_allclose(clean, own[clean.index], atol=1e-5)
     dark = found.query("corruption == 'darkness' and strength == 3")["probability"]
     assert not np.allclose(dark, clean, atol=1e-4)
+    # Two runs more share each corrupted set of faces, and come out run by run.
+    spoilt, spoil = [], robustness.corrupt
+    monkeypatch.setattr(robustness, "corrupt", lambda *a: spoilt.append(a[2:]) or spoil(*a))
+    chosen = runs[0].params["parameters"]
+    runs += [
+        replace(runs[0], params=runs[0].params | {"parameters": chosen | {"seed": seed}})
+        for seed in (1, 2)
+    ]
+    every = robustness.predict_corrupted(runs, crops, tmp_path / "parts")
+    assert [(name, level) for name, level, _ in spoilt] == conditions()
+    for seed, part in every.groupby("seed", sort=False):
+        expected = found.assign(seed=seed).reset_index(drop=True)
+        pd.testing.assert_frame_equal(part.reset_index(drop=True), expected)
+    assert every["seed"].is_monotonic_increasing
 
 
 def test_kept_tables_are_of_the_same_runs_and_need_no_weights(tmp_path):

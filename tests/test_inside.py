@@ -12,6 +12,7 @@ import torch
 from made_runs import make_runs
 from safetensors.torch import save_file
 
+from helpers import cka as cka_module
 from helpers import inside, inside_plots, inside_readings
 from helpers.attribution import (
     Attribution,
@@ -118,6 +119,20 @@ def test_gram_matrices_are_those_of_the_networks_own_features(models, images, na
     assert len(grams) == (5 if name == "resnet50" else 4)
     scale = np.abs(gram(x - x.mean(0))).max()
     np.testing.assert_allclose(list(grams.values())[-1], gram(x - x.mean(0)), atol=1e-4 * scale)
+
+
+def test_layers_share_a_pass_only_as_memory_allows(models, images, monkeypatch):
+    together = layer_grams(models["swin"], images, SIZE)
+    passes, say = [], cka_module._features
+    monkeypatch.setattr(cka_module, "_features", lambda *a: passes.append(list(a[1])) or say(*a))
+    monkeypatch.setattr(cka_module, "_MEMORY", 0)
+    alone = layer_grams(models["swin"], images, SIZE)
+    assert passes[1:] == [[name] for name in together]
+    for name, gram_alone in alone.items():
+        np.testing.assert_array_equal(gram_alone, together[name])
+    assert cka_module._groups({"a": 3, "b": 1, "c": 1}) == [["a"], ["b"], ["c"]]
+    monkeypatch.setattr(cka_module, "_MEMORY", 16)  # four features
+    assert cka_module._groups({"a": 3, "b": 1, "c": 1, "d": 9}) == [["a", "b"], ["c"], ["d"]]
 
 
 @pytest.mark.parametrize("name", ["resnet50", "swin"])
