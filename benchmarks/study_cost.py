@@ -1,10 +1,13 @@
 """What a config costs on this machine: runs, hours, disk; from rates measured here.
 
     python benchmarks/study_cost.py --config config/synpain.yaml --pairs 5355
+    python benchmarks/study_cost.py --published benchmarks/timm_rtx3090.csv
 
 Takes some pairs of the stand-in at SynPAIN's size through chapters 1 to 4 with the config's image
 size, batch size and precision, one epoch a run, and multiplies. Hours are of the device: GPU-hours
-where it is run on a GPU. Weights are random, which costs the same as any. Writes
+where it is run on a GPU. Weights are random, which costs the same as any. With `--published` the
+rates are somebody else's, of a GPU that is not at hand, and only what needs a GPU is counted: a
+lower bound, as nothing but the networks was timed. Writes
 `results/benchmarks/study_cost_<config>.csv`, where rows of another machine stay, and for `synpain`
 the table in README.
 """
@@ -22,6 +25,7 @@ from tqdm import tqdm
 from helpers.corruptions import conditions
 from helpers.crops import crop_faces
 from helpers.devices import pick_device, precision
+from helpers.errors import StudyError
 from helpers.experiments import distil_student, train_teacher
 from helpers.faces import load_faces
 from helpers.files import project_path, read_csv, write_between, write_csv
@@ -34,6 +38,7 @@ from helpers.trained import trained_model
 
 START, END = "<!-- cost, by benchmarks/study_cost.py -->", "<!-- end of cost -->"
 GB, HOUR = 1e9, 3600
+HERE = "measured here"
 _EPOCHS = {"teacher": "teacher_epochs", "student": "student_epochs"}
 
 
@@ -43,13 +48,19 @@ def main() -> None:
     parser.add_argument("--config", default="config/synpain.yaml")
     parser.add_argument("--pairs", type=int, default=5355, help="of the whole study")
     parser.add_argument("--sample", type=int, default=184, help="pairs that are measured on")
+    parser.add_argument("--published", help="a file of rates: then nothing is measured")
     given = parser.parse_args()
     config = read_config(given.config)
-    with tempfile.TemporaryDirectory() as work:
-        rows = measure(Path(work), config, given.sample)
+    if given.published:
+        rates = read_csv(project_path(given.published))
+        rows, device = published(rates, config), rates["device"].iloc[0]
+        source = f"by {rates['source'].iloc[0]}"
+    else:
+        with tempfile.TemporaryDirectory() as work:
+            rows = measure(Path(work), config, given.sample)
+        device, source = provenance(pick_device(config["device"]))["device"], HERE
     table = pd.DataFrame(costs(rows, config, given.pairs, given.sample))
-    device = provenance(pick_device(config["device"]))["device"]
-    table = table.assign(device=device)
+    table = table.assign(device=device, source=source)
     path = project_path("results/benchmarks") / f"study_cost_{Path(given.config).stem}.csv"
     if path.is_file():
         before = read_csv(path)
@@ -65,12 +76,48 @@ def planning_table(path: Path) -> str:
     parts = []
     for device, rows in read_csv(path).groupby("device", sort=False):
         total = rows[rows["stage"] == "all"].iloc[0]
-        parts.append(
-            f"{total['runs']} runs and chapters, {total['hours']:.0f} hours and {total['gb']:.0f} "
-            f"GB beside the data, at the rates measured on {device}:"
-        )
+        if total["source"] == HERE:
+            parts.append(
+                f"{total['runs']} runs and chapters, {total['hours']:.0f} hours and "
+                f"{total['gb']:.0f} GB beside the data, at the rates measured on {device}:"
+            )
+        else:
+            parts.append(
+                f"At least {total['hours']:.1f} GPU-hours for what needs a GPU, at the rates "
+                f"published {total['source']} for {device}. Nothing but the networks was timed "
+                "there, in batches of hundreds of pictures made up on the GPU, and we have "
+                "measured no GPU:"
+            )
         parts.append(markdown_table(readable(rows)))
     return "\n\n".join(parts)
+
+
+def published(rates: pd.DataFrame, config: dict) -> list[dict]:
+    """Return a row an arm, as `measure` does, from published rates of the networks.
+
+    `rates`: `model`, `training_rate`, `scoring_rate` (pictures a second). A pupil is trained at its
+    own rate while its teacher scores the same pictures. Raises `StudyError` for a network that has
+    no rates, and for another image size than the rates are of.
+    """
+    known = rates.set_index("model")
+    wanted = [*config["teachers"], *config["students"]]
+    if missing := [name for name in wanted if name not in known.index]:
+        raise StudyError(f"There are no published rates of {', '.join(missing)}.")
+    if (sizes := set(rates["image_size"])) != {config["image_size"]}:
+        raise StudyError(f"The rates are of {sizes} pixels, not {config['image_size']}.")
+    training, scoring = known["training_rate"], known["scoring_rate"]
+    unknown = {"bytes": float("nan"), "prediction_bytes": float("nan")}
+    rows = [
+        {"stage": "teacher", "name": name, "training_rate": training[name]}
+        | {"scoring_rate": scoring[name]}
+        for name in config["teachers"]
+    ]
+    for student in config["students"]:
+        for teacher in ["none", *config["teachers"]]:
+            rate = 1 / training[student] + (1 / scoring[teacher] if teacher != "none" else 0)
+            rows.append({"stage": "student", "name": f"{student}-{teacher}"})
+            rows[-1] |= {"training_rate": 1 / rate, "scoring_rate": scoring[student]}
+    return [row | unknown for row in rows]
 
 
 def measure(work: Path, config: dict, sample: int) -> list[dict]:

@@ -294,6 +294,24 @@ def test_the_cost_of_a_study_is_its_faces_over_the_measured_rates():
     assert table.loc["all", "hours"] == pytest.approx(table["hours"].iloc[:-1].sum())
 
 
+def test_published_rates_cost_a_pupil_its_own_training_and_its_teachers_answers():
+    cost = importlib.import_module("study_cost")
+    rates = pd.DataFrame({"model": ["resnet50", "deit_tiny"], "image_size": 224})
+    rates = rates.assign(training_rate=[100.0, 300.0], scoring_rate=[600.0, 900.0])
+    config = {"teachers": ["resnet50"], "students": ["deit_tiny"], "image_size": 224}
+    rows = {row["name"]: row for row in cost.published(rates, config)}
+    assert list(rows) == ["resnet50", "deit_tiny-none", "deit_tiny-resnet50"]
+    assert rows["resnet50"]["training_rate"] == 100
+    assert rows["deit_tiny-none"]["training_rate"] == pytest.approx(300)
+    # 1,800 faces: 6 s to learn from, 3 s to be asked of the teacher.
+    assert 1800 / rows["deit_tiny-resnet50"]["training_rate"] == pytest.approx(9)
+    assert rows["deit_tiny-resnet50"]["scoring_rate"] == 900
+    with pytest.raises(StudyError, match="no published rates of swin"):
+        cost.published(rates, config | {"teachers": ["swin"]})
+    with pytest.raises(StudyError, match="not 112"):
+        cost.published(rates, config | {"image_size": 112})
+
+
 def test_readme_has_the_committed_cost_of_the_study():
     cost = importlib.import_module("study_cost")
     table = cost.planning_table(ROOT / "results/benchmarks/study_cost_synpain.csv")
