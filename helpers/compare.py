@@ -15,7 +15,7 @@ from helpers.bootstrap import Estimate, enough_identities, estimates, identity_w
 from helpers.errors import StudyError
 from helpers.figures import teacher_of
 from helpers.files import existing_folder, short_path
-from helpers.metrics import agreement, contrast_mask, is_pain, measure
+from helpers.metrics import agreement, auroc, contrast_mask, is_pain, measure
 from helpers.parameters import STUDENTS, TEACHERS
 from helpers.runs import Run, read_run
 
@@ -171,6 +171,31 @@ class Panel:
             )
             self._known[key] = self._guarded(found, rows)
         return self._known[key]
+
+    def auroc(
+        self,
+        arm: str,
+        contrast: str = "all",
+        head: str = "probability",
+        among: np.ndarray | None = None,
+    ) -> Estimate:
+        """Return the AUROC of `estimates` alone, which is quicker."""
+        key = (arm, contrast, head, None if among is None else among.tobytes())
+        if key in self._known:
+            return self._known[key]["auroc"]
+        if (*key, "auroc") not in self._known:
+            rows = self.rows(contrast, among)
+            positive, weights = self.positive[rows], self.weights[:, rows]
+            once = np.ones((1, len(positive)))
+            scores = self.probabilities[arm][head][:, rows]
+            found = estimates(
+                *(
+                    [pd.DataFrame({"auroc": auroc(positive, score, w)}) for score in scores]
+                    for w in (once, weights)
+                )
+            )
+            self._known[*key, "auroc"] = self._guarded(found, rows)["auroc"]
+        return self._known[*key, "auroc"]
 
     def difference(self, first: str, second: str, contrast: str, metric: str) -> Estimate:
         """Return `first` minus `second`, paired over identities (and over seeds they share)."""

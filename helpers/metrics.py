@@ -76,6 +76,18 @@ def measure(
     return pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in METRICS})
 
 
+def auroc(positive: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the weighted AUROC, (samples,): the share of pairs that are in order, ties half.
+
+    Arguments as in `measure`. NaN where a class is missing.
+    """
+    pains, others = probability[positive], probability[~positive]
+    ordered = (pains[:, None] > others) + (pains[:, None] == others) / 2
+    pain, other = weights[:, positive], weights[:, ~positive]
+    wins = ((pain @ ordered) * other).sum(axis=1)
+    return _ratio(wins, pain.sum(axis=1) * other.sum(axis=1))
+
+
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
 
@@ -98,7 +110,6 @@ def _measure(
     total = tp + fn + fp + tn
     sensitivity = _ratio(tp, tp + fn)
     specificity = _ratio(tn, tn + fp)
-    auroc, auprc = _ranking(positive, probability, weights)
     return {
         "accuracy": _ratio(tp + tn, total),
         "balanced_accuracy": (sensitivity + specificity) / 2,
@@ -106,32 +117,29 @@ def _measure(
         "specificity": specificity,
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
         "kappa": kappa_of_counts(tp, fn, fp, tn),
-        "auroc": auroc,
-        "auprc": auprc,
+        "auroc": auroc(positive, probability, weights),
+        "auprc": _average_precision(positive, probability, weights),
         "brier": _ratio(square, total),
         "ece": _ratio(np.abs(sums[:, 5:]).sum(axis=1), total),
     }
 
 
-def _ranking(
+def _average_precision(
     positive: np.ndarray, probability: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return weighted AUROC and average precision, each (samples,); equal scores form one step."""
+) -> np.ndarray:
+    """Return the weighted average precision, (samples,); equal scores form one step."""
     if not positive.any() or positive.all():
-        nothing = np.full(len(weights), np.nan)
-        return nothing, nothing
+        return np.full(len(weights), np.nan)
     order = np.argsort(-probability, kind="stable")
     starts = np.flatnonzero(np.diff(probability[order], prepend=np.inf))
     ranked = weights[:, order]
     pains = np.add.reduceat(ranked * positive[order], starts, axis=1)
-    others = np.add.reduceat(ranked * ~positive[order], starts, axis=1)
-    pains_so_far, others_so_far = pains.cumsum(axis=1), others.cumsum(axis=1)
-    n_pain, n_other = pains_so_far[:, -1], others_so_far[:, -1]
-    below = n_other[:, None] - others_so_far + others / 2
-    auroc = _ratio((pains * below).sum(axis=1), n_pain * n_other)
-    precision = np.nan_to_num(_ratio(pains_so_far, pains_so_far + others_so_far))
+    called = np.add.reduceat(ranked, starts, axis=1)
+    pains_so_far, called_so_far = pains.cumsum(axis=1), called.cumsum(axis=1)
+    n_pain, n_all = pains_so_far[:, -1], called_so_far[:, -1]
+    precision = np.nan_to_num(_ratio(pains_so_far, called_so_far))
     auprc = _ratio((pains * precision).sum(axis=1), n_pain)
-    return auroc, np.where(n_other > 0, auprc, np.nan)
+    return np.where(n_all > n_pain, auprc, np.nan)
 
 
 def kappa_of_counts(

@@ -104,7 +104,7 @@ def robustness_panel(predictions: pd.DataFrame, samples: int, seed: int) -> Pane
 
 def auroc(panel: Panel, arm: str, contrast: str, name: str, level: int) -> Estimate:
     """Return an arm's AUROC in one condition of a `robustness_panel`."""
-    return panel.estimates(arm, contrast, f"{name}-{level}")["auroc"]
+    return panel.auroc(arm, contrast, f"{name}-{level}")
 
 
 def drop(panel: Panel, arm: str, contrast: str, name: str, level: int | None = None) -> Estimate:

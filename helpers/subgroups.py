@@ -27,7 +27,7 @@ def subgroup_table(panel: Panel) -> pd.DataFrame:
             for contrast in _CONTRASTS:
                 size = counts(panel, contrast, among)
                 for arm in panel.arms:
-                    found = panel.estimates(arm, contrast, among=among)["auroc"]
+                    found = panel.auroc(arm, contrast, among=among)
                     row = {"group": group, "value": value, "contrast": contrast, "arm": arm}
                     rows.append(row | found.row() | size)
     return pd.DataFrame(rows)
@@ -47,7 +47,7 @@ def gap_between_groups(panel: Panel) -> pd.DataFrame:
         for contrast in _CONTRASTS:
             for arm in panel.arms:
                 found = {
-                    value: panel.estimates(arm, contrast, among=among)["auroc"]
+                    value: panel.auroc(arm, contrast, among=among)
                     for value, among in members.items()
                 }
                 found = {value: e for value, e in found.items() if np.isfinite(e.low)}
