@@ -43,7 +43,7 @@ ablations: .venv
 test: .venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 bench: .venv
 	$(BIN)/python benchmarks/distillation_epoch.py --settings 224x32 112x16 64x16

@@ -19,6 +19,7 @@ TITLES = {
     "small": "DeiT-S",
 }
 SHUFFLED = "shuffled"
+_ALONE = ": intervals without the luck of training"
 MISSING = (
     "No ablation was run beside these runs: `config/ablations` holds them, and `snakemake "
     "ablations` with the config of the study makes them."
@@ -33,7 +34,7 @@ def title_of(ablation: str) -> str:
 def ablation_figure(table: pd.DataFrame) -> plt.Figure:
     """Draw AUROC of every student, and the two teachers' pupils' difference, by ablation.
 
-    `table`: of `ablations.ablation_table`.
+    `table`: of `ablation_tables.ablation_table`.
     """
     names = list(dict.fromkeys(table["ablation"]))
     height = 1.5 + 0.62 * len(names)
@@ -83,7 +84,8 @@ def ablation_words(table: pd.DataFrame) -> str:
         said = f"against the study's, {listing(changes)}" if changes else "no twin in the study"
         for row in rows[rows["kind"] == "taught"].itertuples():
             said += f"; Swin-taught minus ResNet-taught {signed(row.estimate)} {_bracket(row)}"
-        seeds = plural(int(rows["seeds"].max()), "seed")
+        count = int(rows["seeds"].max())
+        seeds = plural(count, "seed") + _ALONE * (count == 1)
         lines.append(f"- **{capital(title_of(name))}** ({seeds}): {said}.")
     return "\n".join(lines) + _control(table)
 

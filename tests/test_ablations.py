@@ -116,6 +116,7 @@ def test_another_student_is_set_against_the_one_under_the_same_teacher(made, tmp
     make_runs(tmp_path / "ablations/small", 60, arms=("deit_small-swin",))
     found = ablation_table(load_runs(made), load_ablations(tmp_path), 50, 0)
     assert row(found, ablation="small", kind="change").second == "deit_tiny-swin"
+    assert "**DeiT-S** (1 seed: intervals without the luck of training)" in ablation_words(found)
 
 
 def test_every_ablation_is_said_and_drawn(table):

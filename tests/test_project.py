@@ -95,3 +95,14 @@ def test_training_and_comparison_need_neither_detector_nor_renderer(module):
 def test_helpers_can_be_read_in_one_sitting():
     for path in (ROOT / "helpers").glob("*.py"):
         assert len(path.read_text().splitlines()) <= 350, path.name
+
+
+def test_the_snakefile_needs_no_torch_to_be_read():
+    """Snakemake reads it again for each job that it runs itself; torch takes seconds to import."""
+    lines = (ROOT / "Snakefile").read_text().splitlines()
+    imports = [line for line in lines if line.startswith(("import ", "from "))]
+    assert any("helpers" in line for line in imports)
+    heavy = "{'torch', 'scipy', 'nbconvert', 'matplotlib.pyplot'}"
+    code = "\n".join(["import sys", *imports, f"print(*{heavy} & set(sys.modules))"])
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "\n"

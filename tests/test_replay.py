@@ -17,12 +17,13 @@ from helpers.augment import augment, draw_views
 from helpers.devices import autocast
 from helpers.experiments import distil_student
 from helpers.faces import load_faces
+from helpers.files import RUN_FILES
 from helpers.interrupts import Stopped
 from helpers.low_precision import settle_precision
 from helpers.models import head_logits
 from helpers.packed import PackedResNet, can_pack
 from helpers.replay import RecordedTeacher, answers_key, record_answers, recorded_teacher
-from helpers.runs import FILES, read_run
+from helpers.runs import read_run
 from helpers.teachers import FrozenTeacher
 
 CPU = torch.device("cpu")
@@ -161,7 +162,7 @@ def taught(student_parameters, teacher_run, tmp_path):
     """A student's parameters with a teacher of this test's own, which has no answers on record."""
     folder = tmp_path / "teacher"
     folder.mkdir()
-    for name in FILES:
+    for name in RUN_FILES:
         shutil.copy(teacher_run / name, folder)
     student_parameters.teacher, student_parameters.teacher_dir = "resnet50", str(folder)
     return student_parameters
