@@ -4,7 +4,7 @@ An arm is a name: a teacher (`swin`), or a student with its teacher (`deit_tiny-
 `deit_tiny-none`). The tables of notebook 05 are built on this in `tables`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from helpers.bootstrap import Estimate, enough_identities, estimates, identity_w
 from helpers.errors import StudyError
 from helpers.figures import teacher_of
 from helpers.files import existing_folder, short_path
-from helpers.metrics import agreement, auroc, contrast_mask, is_pain, measure
+from helpers.metrics import agreement, contrast_mask, is_pain, measure, measure_auroc
 from helpers.parameters import STUDENTS, TEACHERS
 from helpers.runs import Run, read_run
 
@@ -160,17 +160,7 @@ class Panel:
 
         `among`: bool, (faces,), limits it to a subgroup.
         """
-        key = (arm, contrast, head, None if among is None else among.tobytes())
-        if key not in self._known:
-            rows = self.rows(contrast, among)
-            positive, weights = self.positive[rows], self.weights[:, rows]
-            scores = self.probabilities[arm][head][:, rows]
-            found = estimates(
-                [measure(positive, score) for score in scores],
-                [measure(positive, score, weights) for score in scores],
-            )
-            self._known[key] = self._guarded(found, rows)
-        return self._known[key]
+        return self._asked(measure, arm, contrast, head, among)
 
     def auroc(
         self,
@@ -180,22 +170,22 @@ class Panel:
         among: np.ndarray | None = None,
     ) -> Estimate:
         """Return the AUROC of `estimates` alone, which is quicker."""
-        key = (arm, contrast, head, None if among is None else among.tobytes())
-        if key in self._known:
-            return self._known[key]["auroc"]
-        if (*key, "auroc") not in self._known:
+        return self._asked(measure_auroc, arm, contrast, head, among)["auroc"]
+
+    def _asked(
+        self, ask: Callable, arm: str, contrast: str, head: str, among: np.ndarray | None
+    ) -> dict[str, Estimate]:
+        key = (ask, arm, contrast, head, None if among is None else among.tobytes())
+        if key not in self._known:
             rows = self.rows(contrast, among)
             positive, weights = self.positive[rows], self.weights[:, rows]
-            once = np.ones((1, len(positive)))
             scores = self.probabilities[arm][head][:, rows]
             found = estimates(
-                *(
-                    [pd.DataFrame({"auroc": auroc(positive, score, w)}) for score in scores]
-                    for w in (once, weights)
-                )
+                [ask(positive, score) for score in scores],
+                [ask(positive, score, weights) for score in scores],
             )
-            self._known[*key, "auroc"] = self._guarded(found, rows)["auroc"]
-        return self._known[*key, "auroc"]
+            self._known[key] = self._guarded(found, rows)
+        return self._known[key]
 
     def difference(self, first: str, second: str, contrast: str, metric: str) -> Estimate:
         """Return `first` minus `second`, paired over identities (and over seeds they share)."""

@@ -12,6 +12,7 @@ from helpers.dose import dose_table, read_pspi, response_table
 from helpers.files import project_path, write_csv
 from helpers.kept import kept_table
 from helpers.robustness import (
+    VERSION,
     inherited_table,
     predict_corrupted,
     rank_correlations,
@@ -59,6 +60,7 @@ def inherit(
         lambda: predict_corrupted(study.runs, crops_dir, project_path(runs_dir) / "corrupted")[
             _KEPT
         ].round(_DIGITS),
+        VERSION,
     )
     panel = None
     if kept is not None:

@@ -76,11 +76,18 @@ def measure(
     return pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in METRICS})
 
 
-def auroc(positive: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the weighted AUROC, (samples,): the share of pairs that are in order, ties half.
+def measure_auroc(
+    positive: np.ndarray, probability: np.ndarray, weights: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Return the column `auroc` of `measure` alone; the same arguments."""
+    positive = np.asarray(positive, bool)
+    if weights is None:
+        weights = np.ones((1, len(positive)))
+    return pd.DataFrame({"auroc": _auroc(positive, np.asarray(probability, float), weights)})
 
-    Arguments as in `measure`. NaN where a class is missing.
-    """
+
+def _auroc(positive: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the weighted share of pairs that are in order, ties half, (samples,)."""
     pains, others = probability[positive], probability[~positive]
     ordered = (pains[:, None] > others) + (pains[:, None] == others) / 2
     pain, other = weights[:, positive], weights[:, ~positive]
@@ -117,7 +124,7 @@ def _measure(
         "specificity": specificity,
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
         "kappa": kappa_of_counts(tp, fn, fp, tn),
-        "auroc": auroc(positive, probability, weights),
+        "auroc": _auroc(positive, probability, weights),
         "auprc": _average_precision(positive, probability, weights),
         "brier": _ratio(square, total),
         "ece": _ratio(np.abs(sums[:, 5:]).sum(axis=1), total),

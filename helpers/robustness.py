@@ -31,7 +31,7 @@ from helpers.trained import weights_of
 
 CONTRASTS = ("expressive", "all")
 _COLUMNS = ["arm", "seed", "corruption", "strength", *FACE_COLUMNS, *HEADS]
-_VERSION = 2  # of corruptions and scoring; a change of them makes old parts count for nothing
+VERSION = 2  # of corruptions and scoring; a change of them makes old parts count for nothing
 
 
 def predict_corrupted(
@@ -78,7 +78,7 @@ def predict_corrupted(
 
 def _folder(parts_dir: Path, run: Run, faces: FaceStore, seed: int) -> Path:
     """Return the folder of a run's parts, whose name tells all that decides what is in them."""
-    rest = [_VERSION, STRENGTHS, sha256(weights_of(run)), faces.manifest_sha256, seed]
+    rest = [VERSION, STRENGTHS, sha256(weights_of(run)), faces.manifest_sha256, seed]
     key = hashlib.sha256(repr(rest).encode()).hexdigest()[:12]
     return parts_dir / run.name / f"seed{run.seed}-{key}"
 

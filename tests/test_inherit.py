@@ -309,6 +309,9 @@ def test_kept_tables_are_of_the_same_runs_and_need_no_weights(tmp_path):
     weights.touch()
     kept_table(path, runs, make)
     assert len(made) == 2
+    for version in (2, 2, 3):  # another way to make it
+        kept_table(path, runs, make, version)
+    assert len(made) == 4
 
 
 def test_a_plan_is_made_from_several_seeds_only(tmp_path):

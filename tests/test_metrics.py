@@ -15,6 +15,7 @@ from helpers.metrics import (
     contrast_mask,
     mcnemar,
     measure,
+    measure_auroc,
     reliability,
     roc_curve,
 )
@@ -61,6 +62,18 @@ def test_without_weights_every_face_counts_once():
     positive, probability, _ = faces(7)
     plain, weighted = measure(positive, probability), np.ones((1, len(positive)))
     pd.testing.assert_frame_equal(plain, measure(positive, probability, weighted))
+
+
+def test_auroc_alone_is_scikit_learns_and_nothing_without_both_classes():
+    positive, probability, weights = faces(9)
+    only_others = np.where(positive, 0, weights)
+    found = measure_auroc(positive, probability, np.stack([weights, only_others]))["auroc"]
+    expected = sk.roc_auc_score(positive, probability, sample_weight=weights)
+    assert found[0] == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(found[1])
+    expected = sk.roc_auc_score(positive, probability)
+    assert measure_auroc(positive, probability)["auroc"][0] == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(measure_auroc(positive & False, probability)["auroc"][0])
 
 
 def test_a_weight_of_two_is_the_face_twice():
