@@ -48,7 +48,14 @@ def ablation_figure(table: pd.DataFrame) -> plt.Figure:
         _bars(left, mine, np.array(y), f"x-{teacher}", label)
     taught = table[table["kind"] == "taught"]
     _bars(right, taught, np.array([names.index(a) for a in taught["ablation"]]), None, None)
-    left.set_yticks(range(len(names)), [title_of(name) for name in names])
+    seeds = table.groupby("ablation")["seeds"].max()
+    titles = [
+        f"{title_of(name)}\n({plural(seeds[name], 'seed')})"
+        if seeds[name] < seeds.max()
+        else title_of(name)
+        for name in names
+    ]
+    left.set_yticks(range(len(names)), titles)
     left.invert_yaxis()
     left.set_xlabel("AUROC")
     left.set_title(f"Students, {CONTRASTS[PRIMARY]}")

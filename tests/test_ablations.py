@@ -135,7 +135,7 @@ def test_every_ablation_is_said_and_drawn(table):
     fig.canvas.draw()
     assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == [
         "the study",
-        "shuffled labels",
+        "shuffled labels\n(2 seeds)",
     ]
     plt.close(fig)
 
