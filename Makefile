@@ -59,7 +59,7 @@ lab: .venv
 
 # A path with spaces goes in single quotes within: FROM="'/my folder/a.zip'".
 synpain-data: .venv
-	@$(BIN)/python -m helpers.fetch --out "$(OUT)" --revision "$(REVISION)" -- $(FROM)
+	@$(BIN)/python -m helpers.dataset.fetch --out "$(OUT)" --revision "$(REVISION)" -- $(FROM)
 
 # The renderer has an environment of its own; both steps go on where they were broken off.
 faces: .venv .venv-render

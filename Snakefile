@@ -21,12 +21,12 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from helpers.ablations import FOLDER, read_ablations
+from helpers.evaluation.ablations import FOLDER, read_ablations
 from helpers.errors import StudyError
 from helpers.files import ROOT
 from helpers.gpus import training_cores
 from helpers.parameters import NOTEBOOKS, check_config
-from helpers.published import is_published, publish
+from helpers.evaluation.published import is_published, publish
 
 if not workflow.configfiles:
     raise WorkflowError("Name a config, for example: --configfile config/quick.yaml")
@@ -63,7 +63,7 @@ ABLATED = sorted(
     str(path.parent.relative_to(COMPARED))
     for path in Path(COMPARED).glob(f"{FOLDER}/*/*/*/seed*/metrics.json")
 )
-HELPERS = sorted(str(path) for path in (ROOT / "helpers").glob("*.py"))
+HELPERS = sorted(str(path) for path in (ROOT / "helpers").rglob("*.py"))
 PAPERMILL = f"{shlex.quote(sys.executable)} -m papermill --log-output --log-level WARNING --no-progress-bar"
 RUN_NOTEBOOK = PAPERMILL + " {input.notebook} {log.notebook} -y {params.own}"
 
@@ -257,7 +257,7 @@ rule ablations:
 # The notebooks are logs of the rules before, which Snakemake does not take as inputs.
 rule report:
     input:
-        ROOT / "helpers/report.css",
+        ROOT / "helpers/writeup/report.css",
         rules.prepare.output,
         rules.crop.output,
         rules.compare.output,
@@ -275,7 +275,7 @@ rule report:
         ],
         figures=[f"{folder}/figures" for folder in (PREPARED, CROPS, *TEACHER_RUNS, *STUDENT_RUNS)],
     run:
-        from helpers.report import collect_figures, write_page
+        from helpers.writeup.report import collect_figures, write_page
 
         here = Path.cwd()
         collect_figures([here / folder for folder in params.figures], here / FIGURES)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from helpers.align import Face, choose_face
+from helpers.cropping.align import Face, choose_face
+from helpers.dataset.prepare import prepare_dataset
 from helpers.files import ROOT, read_csv, write_csv
-from helpers.prepare import prepare_dataset
 
 PAIR_SIZE = (1312, 736)  # of SynPAIN, in pixels
 SAME = 0.8  # intersection over union from which on two boxes are of the same face

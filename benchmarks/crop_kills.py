@@ -23,7 +23,7 @@ from helpers.files import ROOT, sha256
 
 _CALL = """
 import sys
-from helpers import crops
+from helpers.cropping import crops
 print("begin", flush=True)
 crops.crop_faces(*sys.argv[1:], 256, 0.2, 80, "cpu")
 """

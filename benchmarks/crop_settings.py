@@ -23,8 +23,8 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 from tqdm import tqdm
 
-from helpers.align import Face
-from helpers.detector import FaceDetector
+from helpers.cropping.align import Face
+from helpers.cropping.detector import FaceDetector
 from helpers.devices import pick_device
 from helpers.files import project_path, write_csv
 from helpers.prose import markdown_table

@@ -24,7 +24,7 @@ from crop_halves import SAME, library_face, overlap, prepare_real, prepare_stand
 from facenet_pytorch import MTCNN
 from PIL import Image
 
-from helpers import crops
+from helpers.cropping import crops
 from helpers.devices import pick_device
 from helpers.files import project_path, read_csv, write_csv
 from helpers.prose import markdown_table

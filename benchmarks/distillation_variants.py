@@ -31,8 +31,11 @@ from timm.task import TokenDistillationTask
 from torch import nn
 from torchvision import transforms
 
-from helpers import engine
-from helpers.augment import (
+from helpers.devices import autocast, pick_device, precision
+from helpers.files import project_path, write_csv, write_json
+from helpers.parameters import read_config
+from helpers.training import engine
+from helpers.training.augment import (
     CROP_RATIO,
     CROP_SCALE,
     IMAGENET_MEAN,
@@ -40,13 +43,10 @@ from helpers.augment import (
     JITTER,
     ROTATION_DEGREES,
 )
-from helpers.devices import autocast, pick_device, precision
-from helpers.experiments import distil_student, train_teacher
-from helpers.faces import read_manifest
-from helpers.feed import Feed
-from helpers.files import project_path, write_csv, write_json
-from helpers.parameters import read_config
-from helpers.replay import record_answers
+from helpers.training.experiments import distil_student, train_teacher
+from helpers.training.faces import read_manifest
+from helpers.training.feed import Feed
+from helpers.training.replay import record_answers
 
 STUDENT, TEACHER = "deit_tiny_distilled_patch16_224", "resnet50"
 # Epoch 1 warms up, epoch 2 is timed.

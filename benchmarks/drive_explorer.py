@@ -27,9 +27,9 @@ from live_notebook import copy_of, jupyterlab
 from playwright.sync_api import Page, sync_playwright
 from sklearn.metrics import confusion_matrix
 
-from helpers.dose import ATTRIBUTES
 from helpers.figures import label_of, teacher_of
 from helpers.files import ROOT, project_path, read_csv
+from helpers.inheritance.dose import ATTRIBUTES
 
 NOTEBOOK = "06_explore_faces.ipynb"
 COUNTS = ("hit", "miss", "false_alarm", "correct_rejection")

@@ -12,10 +12,10 @@ import argparse
 import os
 from pathlib import Path
 
-from helpers.compare import load_runs
-from helpers.export_plots import TABLE, draw_frontier
-from helpers.export_readings import export_rows, read_int8, read_parity
-from helpers.export_table import export_table
+from helpers.evaluation.compare import load_runs
+from helpers.export.plots import TABLE, draw_frontier
+from helpers.export.readings import export_rows, read_int8, read_parity
+from helpers.export.table import export_table
 from helpers.figures import save_fig, use_style
 from helpers.files import project_path, write_csv
 

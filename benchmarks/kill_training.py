@@ -56,8 +56,8 @@ def train(work: Path, run: Path, seed: int) -> None:
     """What a child process does: prepare the teacher where it is not there, train the student."""
     import torch
 
-    from helpers import engine
-    from helpers.experiments import distil_student, train_teacher
+    from helpers.training import engine
+    from helpers.training.experiments import distil_student, train_teacher
 
     torch.set_num_threads(1)
     engine.CHECKPOINT_SECONDS = 0.3

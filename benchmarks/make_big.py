@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from helpers.dataset.naming import AGES, EXPRESSIONS, GENDERS, NamingError, PairName, parse_name
+from helpers.dataset.pictures import read_rgb
+from helpers.dataset.seams import find_seam, split_at
 from helpers.files import replacing
-from helpers.naming import AGES, EXPRESSIONS, GENDERS, NamingError, PairName, parse_name
-from helpers.pictures import read_rgb
-from helpers.seams import find_seam, split_at
 from helpers.work import side_by_side
 
 WIDTH, HEIGHT = 1312, 736

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageEnhance, ImageFilter
 
-from helpers.duplicates import HASH_BITS, MOST_BITS, picture_hash
+from helpers.dataset.duplicates import HASH_BITS, MOST_BITS, picture_hash
+from helpers.dataset.pictures import read_rgb
 from helpers.files import read_csv
-from helpers.pictures import read_rgb
 
 
 def _saved(quality: int) -> Callable[[Image.Image], Image.Image]:

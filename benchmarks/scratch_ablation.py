@@ -22,13 +22,13 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from helpers import augment, feed
 from helpers.errors import StudyError
-from helpers.experiments import distil_student, train_teacher
-from helpers.faces import FaceStore, load_faces
 from helpers.files import project_path, write_csv
 from helpers.parameters import read_config
-from helpers.runs import Run
+from helpers.training import augment, feed
+from helpers.training.experiments import distil_student, train_teacher
+from helpers.training.faces import FaceStore, load_faces
+from helpers.training.runs import Run
 
 MODELS = ("deit_tiny", "swin")
 # The validation AUROC that a model at the base rate does not reach by luck.

@@ -19,12 +19,12 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from helpers import figures
+from helpers.cropping.probes import folds_of
+from helpers.cropping.shortcuts import probe_pairs, read_pictures
+from helpers.cropping.small_net import train_small_net
+from helpers.dataset.naming import CELL
 from helpers.files import project_path, read_csv, replacing, sha256, write_between, write_csv
 from helpers.metrics import is_pain
-from helpers.naming import CELL
-from helpers.probes import folds_of
-from helpers.shortcuts import probe_pairs, read_pictures
-from helpers.small_net import train_small_net
 
 _NET_SIZE = (96, 96)
 _EPOCHS = 25

@@ -22,19 +22,19 @@ import pandas as pd
 from crop_halves import prepare_standin
 from tqdm import tqdm
 
-from helpers.corruptions import conditions
-from helpers.crops import crop_faces
+from helpers.cropping.crops import crop_faces
 from helpers.devices import pick_device, precision
 from helpers.errors import StudyError
-from helpers.experiments import distil_student, train_teacher
-from helpers.faces import load_faces
 from helpers.files import project_path, read_csv, write_between, write_csv
-from helpers.inference import predict
-from helpers.models import choose_attention
+from helpers.inheritance.corruptions import conditions
+from helpers.networks.models import choose_attention
 from helpers.parameters import read_config
 from helpers.prose import markdown_table
-from helpers.runs import Run, provenance
-from helpers.trained import trained_model
+from helpers.training.experiments import distil_student, train_teacher
+from helpers.training.faces import load_faces
+from helpers.training.inference import predict
+from helpers.training.runs import Run, provenance
+from helpers.training.trained import trained_model
 
 START, END = "<!-- cost, by benchmarks/study_cost.py -->", "<!-- end of cost -->"
 GB, HOUR = 1e9, 3600

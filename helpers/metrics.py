@@ -30,6 +30,7 @@ CONTRASTS = {
     "neutral": "Pain vs neutral",
     "expressive": "Pain vs expressive NoPain",
 }
+PRIMARY = "expressive"  # the contrast of the study's one primary endpoint
 _CHUNK = 256
 
 

@@ -96,7 +96,7 @@ def student_parameters(crops_dir):
 @pytest.fixture(scope="session")
 def teacher_run(crops_dir, tmp_path_factory):
     """The run folder of a teacher that has been trained for one epoch."""
-    from helpers.experiments import train_teacher
+    from helpers.training.experiments import train_teacher
 
     torch.set_num_threads(1)
     parameters = SimpleNamespace(

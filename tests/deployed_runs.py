@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from helpers.devices import precision
-from helpers.engine import contiguous_state
-from helpers.experiments import tabulate_predictions
-from helpers.faces import load_faces
-from helpers.inference import predict
-from helpers.models import build_student, choose_attention, count_macs, count_parameters
-from helpers.runs import write_run
+from helpers.networks.models import build_student, choose_attention, count_macs, count_parameters
+from helpers.training.engine import contiguous_state
+from helpers.training.experiments import tabulate_predictions
+from helpers.training.faces import load_faces
+from helpers.training.inference import predict
+from helpers.training.runs import write_run
 
 SIZE = 32
 CPU = torch.device("cpu")

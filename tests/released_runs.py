@@ -13,15 +13,15 @@ from safetensors.torch import save_file
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 
-from helpers.ablation_tables import compare_ablations
-from helpers.compare import load_runs
-from helpers.faces import load_faces
+from helpers.evaluation.ablation_tables import compare_ablations
+from helpers.evaluation.compare import load_runs
+from helpers.evaluation.kept import kept_table
+from helpers.evaluation.tables import evaluate, write_tables
 from helpers.files import ROOT, sha256
-from helpers.inference import predict
-from helpers.kept import kept_table
 from helpers.parameters import RECIPE
-from helpers.runs import provenance
-from helpers.tables import evaluate, write_tables
+from helpers.training.faces import load_faces
+from helpers.training.inference import predict
+from helpers.training.runs import provenance
 
 NAME, SIZE = "tiny", 32
 TAUGHT = "student/deit_tiny-resnet50/seed0"

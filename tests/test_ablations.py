@@ -7,12 +7,12 @@ import pytest
 from made_runs import SKILL, make_runs
 from sklearn.metrics import roc_auc_score
 
-from helpers.ablation_tables import ablation_table, load_ablations
-from helpers.ablation_views import MISSING, ablation_figure, ablation_words
-from helpers.ablations import Ablation, read_ablations
-from helpers.compare import load_runs
 from helpers.errors import StudyError
+from helpers.evaluation.ablation_tables import ablation_table, load_ablations
+from helpers.evaluation.ablations import Ablation, read_ablations
+from helpers.evaluation.compare import load_runs
 from helpers.parameters import read_config
+from helpers.writeup.ablation_views import MISSING, ablation_figure, ablation_words
 
 STUDENTS = ("deit_tiny-resnet50", "deit_tiny-swin")
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import archives
-from helpers.archives import bring, survey
-from helpers.dataset_files import place, unsafe
+from helpers.dataset import archives
+from helpers.dataset.archives import bring, survey
+from helpers.dataset.dataset_files import place, unsafe
+from helpers.dataset.fetch import fetch
 from helpers.errors import StudyError
-from helpers.fetch import fetch
 
 PAIN = "1100000010_Pain_man_Young.jpg"
 CALM = "1000000020_NoPain_Man_Young.JPG"

@@ -10,8 +10,8 @@ from scipy.stats import binomtest, ks_2samp, spearmanr
 from torchvision.transforms import ColorJitter, RandomResizedCrop, RandomRotation
 from torchvision.transforms import functional as reference
 
-from helpers import augment
-from helpers.augment import Views, draw_crops, draw_views, jitter, plain_view
+from helpers.training import augment
+from helpers.training.augment import Views, draw_crops, draw_views, jitter, plain_view
 
 
 def still_views(count: int, **changes) -> Views:

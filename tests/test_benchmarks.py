@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers import augment, feed
 from helpers.devices import precision
 from helpers.errors import StudyError
-from helpers.faces import load_faces
 from helpers.files import ROOT
-from helpers.inference import predict
-from helpers.low_precision import settle_precision
-from helpers.runs import read_run
-from helpers.teachers import FrozenTeacher
+from helpers.training import augment, feed
+from helpers.training.faces import load_faces
+from helpers.training.inference import predict
+from helpers.training.low_precision import settle_precision
+from helpers.training.runs import read_run
+from helpers.training.teachers import FrozenTeacher
 
 
 @pytest.fixture(autouse=True)
@@ -254,7 +254,7 @@ class TestAblation:
             assert row.validation_auroc == pytest.approx(run.metrics["validation"]["auroc"])
             clip = run.params["parameters"]["clip_norm"]
             assert clip is None if "clip" in change else clip == 1
-        from helpers.engine import Trainer
+        from helpers.training.engine import Trainer
 
         def never(trainer):
             raise AssertionError("trained again")

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from helpers import headline, scratch_card, weights_card
 from helpers.errors import StudyError
 from helpers.files import ROOT, sha256
-from helpers.models import STUDENTS, TEACHERS
-from helpers.weights import FACES_WEIGHTS
+from helpers.networks.models import STUDENTS, TEACHERS
+from helpers.networks.weights import FACES_WEIGHTS
+from helpers.pretraining import scratch_card, weights_card
+from helpers.writeup import headline
 
 FOLDER = ROOT / FACES_WEIGHTS
 ARCHITECTURES = [TEACHERS["resnet50"], TEACHERS["swin"], STUDENTS["deit_tiny"]]

@@ -6,13 +6,11 @@ import pytest
 from made_runs import ARMS, made_faces, make_run, make_runs
 from sklearn.metrics import f1_score, roc_auc_score
 
-from helpers import prose, readings, views, writeup
+from helpers import prose
 from helpers.bootstrap import Estimate
-from helpers.compare import load_runs, make_panel, own_teacher, panel_of
 from helpers.errors import StudyError
-from helpers.model_card import model_card
-from helpers.samples import choose
-from helpers.tables import (
+from helpers.evaluation.compare import load_runs, make_panel, own_teacher, panel_of
+from helpers.evaluation.tables import (
     comparisons,
     epochs_to_converge,
     evaluate,
@@ -21,6 +19,10 @@ from helpers.tables import (
     write_external,
     write_tables,
 )
+from helpers.writeup import frame as writeup
+from helpers.writeup import readings, views
+from helpers.writeup.model_card import model_card
+from helpers.writeup.samples import choose
 
 TEACHER = "teacher/resnet50/seed0"
 

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from helpers.crop_views import read_settings, settings_table
+from helpers.cropping.crop_views import read_settings, settings_table
 
 COLUMNS = "source method min_face_size scale batch pictures ms found expected kept iou_min".split()
 

@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import crops
-from helpers.align import Face, choose_face, crop_centre, crop_face
+from helpers.cropping import crops
+from helpers.cropping.align import Face, choose_face, crop_centre, crop_face
+from helpers.dataset.pictures import read_rgb
+from helpers.dataset.prepare import MANIFEST_COLUMNS, prepare_dataset
 from helpers.errors import StudyError
 from helpers.files import ROOT, read_csv, sha256, write_csv
-from helpers.pictures import read_rgb
-from helpers.prepare import MANIFEST_COLUMNS, prepare_dataset
 from helpers.work import Journal
 
 COLUMNS = [*MANIFEST_COLUMNS, "detected", "probability", "box", "landmarks"]
@@ -282,7 +282,7 @@ def test_a_run_that_was_broken_off_is_taken_up_where_it_was(
 def test_a_killed_run_ends_like_any_other(rendered, cropped, tmp_path):
     """A process of its own, killed at ten moments: in the middle of a file, a line, a batch."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["helpers.crops"])
+    context.set_forkserver_preload(["helpers.cropping.crops"])
     for _ in range(2):  # the first one waits for the server of processes
         begin = time.monotonic()
         undisturbed = context.Process(target=run_alone, args=(rendered, tmp_path / "whole"))
@@ -430,7 +430,7 @@ def test_training_does_not_need_the_detector():
     """Only this module may import facenet-pytorch."""
     users = [
         path.name
-        for path in Path(ROOT / "helpers").glob("*.py")
+        for path in Path(ROOT / "helpers").rglob("*.py")
         if re.search(r"^(from|import) facenet_pytorch", path.read_text(), re.MULTILINE)
     ]
     assert users == ["mtcnn.py"]

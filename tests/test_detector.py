@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from helpers import mtcnn
-from helpers.align import Face, choose_face, crop_face
-from helpers.detector import FaceDetector
+from helpers.cropping import mtcnn
+from helpers.cropping.align import Face, choose_face, crop_face
+from helpers.cropping.detector import FaceDetector
+from helpers.dataset.pictures import read_rgb
+from helpers.dataset.seams import find_seam, split_at
 from helpers.files import ROOT
-from helpers.pictures import read_rgb
-from helpers.seams import find_seam, split_at
 
 CPU = torch.device("cpu")
 

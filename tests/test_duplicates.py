@@ -10,10 +10,10 @@ from PIL import Image, ImageEnhance, ImageFilter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from helpers.duplicates import HASH_BITS, MOST_BITS, find_near_duplicates, picture_hash, tie
+from helpers.dataset.duplicates import HASH_BITS, MOST_BITS, find_near_duplicates, picture_hash, tie
+from helpers.dataset.pictures import read_rgb
+from helpers.dataset.seams import find_seam, split_at
 from helpers.files import ROOT
-from helpers.pictures import read_rgb
-from helpers.seams import find_seam, split_at
 
 
 def halves(count):

@@ -13,13 +13,13 @@ import torch
 from tiny_training import EPOCHS, STEPS, do_in_step, same, tiny_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers import checkpoints, engine
-from helpers.checkpoints import NEWEST, PREVIOUS, read_checkpoint, write_checkpoint
-from helpers.engine import Trainer
 from helpers.errors import StudyError
-from helpers.faces import FaceStore, load_faces
-from helpers.feed import Feed
 from helpers.interrupts import Stopped
+from helpers.training import checkpoints, engine
+from helpers.training.checkpoints import NEWEST, PREVIOUS, read_checkpoint, write_checkpoint
+from helpers.training.engine import Trainer
+from helpers.training.faces import FaceStore, load_faces
+from helpers.training.feed import Feed
 
 
 @pytest.fixture(scope="module")

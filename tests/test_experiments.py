@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-from helpers import engine, experiments
 from helpers.errors import StudyError
-from helpers.experiments import FOLDS, distil_student, fold_of, train_teacher
-from helpers.external import predict_runs
-from helpers.faces import load_faces
+from helpers.evaluation.external import predict_runs
 from helpers.files import RUN_FILES, sha256
-from helpers.losses import classification_loss
-from helpers.runs import read_run
+from helpers.training import engine, experiments
+from helpers.training.experiments import FOLDS, distil_student, fold_of, train_teacher
+from helpers.training.faces import load_faces
+from helpers.training.losses import classification_loss
+from helpers.training.runs import read_run
 
 
 def weights(run) -> dict:
@@ -280,7 +280,7 @@ def test_every_head_is_trained_by_a_float64_twin(taught):
 
 
 def engine_model():
-    from helpers.models import build_student
+    from helpers.networks.models import build_student
 
     model, start = build_student("deit_tiny", "scratch", 32)
     return model.train(), start

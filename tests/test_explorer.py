@@ -18,18 +18,21 @@ from safetensors.torch import save_file
 from sklearn.metrics import confusion_matrix
 from statsmodels.stats.proportion import proportion_confint
 
-from helpers import explorer, explorer_cards, explorer_views, explorer_widgets
-from helpers.compare import load_runs
 from helpers.errors import StudyError
-from helpers.explorer import ANY, EXPRESSIVE, OUTCOMES, Choice
-from helpers.explorer_maps import Maps
-from helpers.explorer_rates import count, keep_thresholds, threshold_table, wilson
-from helpers.explorer_widgets import Explorer
+from helpers.evaluation.compare import load_runs
+from helpers.evaluation.published import publish
+from helpers.explorer import cards as explorer_cards
+from helpers.explorer import choice as explorer
+from helpers.explorer import views as explorer_views
+from helpers.explorer import widgets as explorer_widgets
+from helpers.explorer.choice import ANY, EXPRESSIVE, OUTCOMES, Choice
+from helpers.explorer.maps import Maps
+from helpers.explorer.rates import count, keep_thresholds, threshold_table, wilson
+from helpers.explorer.widgets import Explorer
 from helpers.files import ROOT
-from helpers.inside_plots import overlay
-from helpers.models import build_teacher
-from helpers.published import publish
-from helpers.saliency import saliency
+from helpers.inside.plots import overlay
+from helpers.inside.saliency import saliency
+from helpers.networks.models import build_teacher
 
 mpl.use("Agg")
 PUPIL, TWIN = "deit_tiny-swin", "deit_tiny-none"

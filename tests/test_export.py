@@ -12,15 +12,20 @@ from deployed_runs import write_student
 from sklearn.metrics import accuracy_score, roc_auc_score
 from timm.models.deit import VisionTransformerDistilled
 
-from helpers import export, export_cost, export_plots, export_readings, export_table
-from helpers.augment import plain_view
 from helpers.errors import StudyError
-from helpers.export import Deployed, export_network, export_run, made_of
-from helpers.export_int8 import kept_in_float, quantise, quantise_run, read_crops
-from helpers.face_spec import FaceSpec, heads_of
-from helpers.models import count_macs, decision_logits, head_logits
-from helpers.onnx_session import open_session, read_spec
-from helpers.runs import read_run
+from helpers.export import cost as export_cost
+from helpers.export import onnx_file as export
+from helpers.export import plots as export_plots
+from helpers.export import readings as export_readings
+from helpers.export import table as export_table
+from helpers.export.int8 import kept_in_float, quantise, quantise_run, read_crops
+from helpers.export.metadata import made_of
+from helpers.export.onnx_file import Deployed, export_network, export_run
+from helpers.networks.models import count_macs, decision_logits, head_logits
+from helpers.predict.face_spec import FaceSpec, heads_of
+from helpers.predict.onnx_session import open_session, read_spec
+from helpers.training.augment import plain_view
+from helpers.training.runs import read_run
 
 SIDE, SIZE = 37, 32
 

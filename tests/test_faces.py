@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import faces as store
 from helpers.errors import StudyError
-from helpers.faces import free_memory, load_faces
-from helpers.inference import predict
-from helpers.models import build_teacher
+from helpers.networks.models import build_teacher
+from helpers.training import faces as store
+from helpers.training.faces import free_memory, load_faces
+from helpers.training.inference import predict
 
 
 @pytest.fixture

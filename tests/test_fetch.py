@@ -18,10 +18,10 @@ from hub_server import Hub
 from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock
 
-from helpers import fetch as fetching
-from helpers.dataset_files import Wanted, digests, disk_need
+from helpers.dataset import fetch as fetching
+from helpers.dataset.dataset_files import Wanted, digests, disk_need
+from helpers.dataset.fetch import fetch
 from helpers.errors import StudyError
-from helpers.fetch import fetch
 from helpers.files import ROOT
 
 OLD, NEW = "a" * 40, "b" * 40
@@ -133,7 +133,7 @@ def test_a_fetch_that_failed_looks_unfinished_and_the_next_goes_on(hub, out):
 def command(hub, out, home, *more):
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home)}
     environment["NO_PROXY"] = "127.0.0.1"
-    line = [sys.executable, "-m", "helpers.fetch", "--out", str(out), *more]
+    line = [sys.executable, "-m", "helpers.dataset.fetch", "--out", str(out), *more]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(line, cwd=ROOT, env=environment, text=True, **pipes)
 

@@ -7,9 +7,10 @@ import pytest
 from made_runs import ARMS, make_runs
 from PIL import Image
 
-from helpers import figures, matrices, plots, samples
-from helpers.compare import load_runs
-from helpers.tables import comparisons, evaluate
+from helpers import figures
+from helpers.evaluation.compare import load_runs
+from helpers.evaluation.tables import comparisons, evaluate
+from helpers.writeup import matrices, plots, samples
 
 mpl.use("Agg")
 

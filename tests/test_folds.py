@@ -6,12 +6,12 @@ import random
 import pandas as pd
 import pytest
 
+from helpers.dataset.folds import describe, read_folds
+from helpers.dataset.naming import parse_id
+from helpers.dataset.splits import KFold
+from helpers.dataset.splitting import choose_folds, split_people
+from helpers.dataset.tree import Tree
 from helpers.errors import StudyError
-from helpers.folds import describe, read_folds
-from helpers.naming import parse_id
-from helpers.splits import KFold
-from helpers.splitting import choose_folds, split_people
-from helpers.tree import Tree
 
 IDS = [f"10000000{n:02}" for n in range(10)]
 LISTS = [IDS[n::5] for n in range(5)]

@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 from made_runs import make_runs
 
-from helpers import experiments
-from helpers.compare import load_runs, make_panel
 from helpers.errors import StudyError
-from helpers.experiments import distil_student
-from helpers.gate import SAMPLES, SEED, gate_words, pass_gate, reading
-from helpers.readings import weak_teachers
-from helpers.runs import read_run
-from helpers.tables import evaluate
-from helpers.teaching import describe_teaching
-from helpers.writeup import abstract, method
+from helpers.evaluation.compare import load_runs, make_panel
+from helpers.evaluation.tables import evaluate
+from helpers.training import experiments
+from helpers.training.experiments import distil_student
+from helpers.training.gate import SAMPLES, SEED, gate_words, pass_gate, reading
+from helpers.training.runs import read_run
+from helpers.training.teaching import describe_teaching
+from helpers.writeup.frame import abstract, method
+from helpers.writeup.readings import weak_teachers
 
 
 def predictions(people, skill, seed=2):

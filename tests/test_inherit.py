@@ -12,17 +12,24 @@ from made_runs import make_runs
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from helpers import inherit_readings, planning_views, robustness
-from helpers.compare import load_runs, make_panel
-from helpers.consistency import consistency, consistency_table, error_consistency, surplus_table
-from helpers.corruptions import IMAGENET_MEAN, STRENGTHS, conditions, corrupt
-from helpers.dose import dose_table, read_pspi, response_table, weighted_spearman
 from helpers.errors import StudyError
-from helpers.experiments import train_teacher
-from helpers.kept import kept_table
-from helpers.psychometric import fit_psychometric, psychometric
-from helpers.published import is_published, publish
-from helpers.tables import evaluate
+from helpers.evaluation.compare import load_runs, make_panel
+from helpers.evaluation.kept import kept_table
+from helpers.evaluation.published import is_published, publish
+from helpers.evaluation.tables import evaluate
+from helpers.inheritance import readings as inherit_readings
+from helpers.inheritance import robustness
+from helpers.inheritance.consistency import (
+    consistency,
+    consistency_table,
+    error_consistency,
+    surplus_table,
+)
+from helpers.inheritance.corruptions import IMAGENET_MEAN, STRENGTHS, conditions, corrupt
+from helpers.inheritance.dose import dose_table, read_pspi, response_table, weighted_spearman
+from helpers.inheritance.psychometric import fit_psychometric, psychometric
+from helpers.training.experiments import train_teacher
+from helpers.writeup import planning_views
 
 
 def some_faces(count=6, side=64, seed=0):

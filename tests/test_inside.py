@@ -12,26 +12,28 @@ import torch
 from made_runs import make_runs
 from safetensors.torch import save_file
 
-from helpers import cka as cka_module
-from helpers import inside, inside_plots, inside_readings
-from helpers.attribution import (
+from helpers.bootstrap import Estimate, identity_weights
+from helpers.errors import StudyError
+from helpers.evaluation.compare import load_runs, make_panel
+from helpers.evaluation.tables import evaluate
+from helpers.inside import cka as cka_module
+from helpers.inside import plots as inside_plots
+from helpers.inside import readings as inside_readings
+from helpers.inside import section as inside
+from helpers.inside.attribution import (
     Attribution,
     attribute,
     attribution_ratios,
     attribution_table,
     examples,
 )
-from helpers.augment import plain_view
-from helpers.bootstrap import Estimate, identity_weights
-from helpers.cka import cka, cka_table, layer_grams
-from helpers.compare import load_runs, make_panel
-from helpers.errors import StudyError
-from helpers.layers import caught
-from helpers.models import build_student, build_teacher, decision_logits, head_logits
-from helpers.regions import ELSEWHERE, REGIONS, read_landmarks, region_masks, region_shares
-from helpers.runs import Run
-from helpers.saliency import attentions, cell_maps, grad_cam, rollout, saliency
-from helpers.tables import evaluate
+from helpers.inside.cka import cka, cka_table, layer_grams
+from helpers.inside.regions import ELSEWHERE, REGIONS, read_landmarks, region_masks, region_shares
+from helpers.inside.saliency import attentions, cell_maps, grad_cam, rollout, saliency
+from helpers.networks.layers import caught
+from helpers.networks.models import build_student, build_teacher, decision_logits, head_logits
+from helpers.training.augment import plain_view
+from helpers.training.runs import Run
 
 mpl.use("Agg")
 SIZE = 64
@@ -193,7 +195,7 @@ def test_rollout_of_two_blocks_by_hand(models, images, monkeypatch):
     first[0, 5] = torch.eye(18)[2]
     second[0, 0], second[0, 1] = torch.eye(18)[5], torch.eye(18)[7]
     layers = [layer[None].expand(1, 3, -1, -1) for layer in (first, second)]
-    monkeypatch.setattr("helpers.saliency.attentions", lambda *_: layers)
+    monkeypatch.setattr("helpers.inside.saliency.attentions", lambda *_: layers)
     alone = rollout(models["deit"], None, distilled=False).flatten()
     assert alone.nonzero().flatten().tolist() == [0, 3]
     assert alone[[0, 3]].tolist() == [0.5, 0.5]
@@ -214,7 +216,9 @@ def test_maps_are_shares(models, images, name):
 
 
 def test_a_map_of_nothing_has_no_place(models, images, monkeypatch):
-    monkeypatch.setattr("helpers.saliency.grad_cam", lambda m, x, d: torch.zeros(len(x), 2, 2))
+    monkeypatch.setattr(
+        "helpers.inside.saliency.grad_cam", lambda m, x, d: torch.zeros(len(x), 2, 2)
+    )
     assert np.isnan(saliency(models["swin"], images, SIZE)).all()
 
 

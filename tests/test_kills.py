@@ -15,7 +15,7 @@ KILLS = 10
 # One process that forks: importing pandas takes longer than the work that is to be killed.
 _RUNS = """
 import json, os, random, signal, sys, time
-from helpers.prepare import prepare_dataset
+from helpers.dataset.prepare import prepare_dataset
 
 def start(raw, out):
     child = os.fork()

@@ -9,7 +9,7 @@ from timm.loss import BinaryCrossEntropy
 from timm.task import TokenDistillationTask
 from torch import nn
 
-from helpers.losses import (
+from helpers.training.losses import (
     DISTILLATION_LOSSES,
     classification_loss,
     hard_distillation_loss,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.errors import StudyError
-from helpers.models import (
+from helpers.networks.models import (
     build_student,
     build_teacher,
     choose_attention,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.naming import (
+from helpers.dataset.naming import (
     AGES,
     ETHNICITIES,
     EXPRESSIONS,

@@ -3,7 +3,7 @@ import pytest
 from statsmodels.stats.power import TTestPower
 
 from helpers.bootstrap import Estimate, Seeds
-from helpers.planning import Components, components, identities_needed, planning_table
+from helpers.evaluation.planning import Components, components, identities_needed, planning_table
 
 
 def test_without_luck_of_training_it_is_the_power_of_a_paired_test():

@@ -13,19 +13,19 @@ import torch
 from deployed_runs import write_student
 from PIL import Image, ImageFilter
 
-from helpers import detector, predict, prepare
-from helpers.align import crop_centre
-from helpers.crops import crop_faces
-from helpers.detector import FaceDetector
+from helpers.cropping import detector
+from helpers.cropping.align import crop_centre
+from helpers.cropping.crops import crop_faces
+from helpers.cropping.detector import FaceDetector
+from helpers.cropping.mtcnn import Cascade
+from helpers.dataset import prepare
+from helpers.dataset.pictures import read_rgb, write_jpeg
 from helpers.errors import StudyError
-from helpers.export import export_detector, export_run
-from helpers.face_spec import FaceSpec, crop_settings, side_of
-from helpers.faces import load_faces
+from helpers.export.onnx_file import export_detector, export_run
 from helpers.files import ROOT, read_csv
-from helpers.mtcnn import Cascade
-from helpers.onnx_mtcnn import OnnxCascade
-from helpers.pictures import read_rgb, write_jpeg
-from helpers.predict_faces import (
+from helpers.predict import command as predict
+from helpers.predict.face_spec import FaceSpec, crop_settings, side_of
+from helpers.predict.faces import (
     NARROWEST,
     SMALLEST_HALF,
     WIDEST,
@@ -34,10 +34,12 @@ from helpers.predict_faces import (
     halves,
     see,
 )
-from helpers.predict_inputs import list_items
-from helpers.predict_pictures import Mark, annotate
-from helpers.predict_torch import filled_cascade
-from helpers.runs import read_run
+from helpers.predict.in_torch import filled_cascade
+from helpers.predict.inputs import list_items
+from helpers.predict.onnx_mtcnn import OnnxCascade
+from helpers.predict.pictures import Mark, annotate
+from helpers.training.faces import load_faces
+from helpers.training.runs import read_run
 
 HEADS = ["probability", "probability_class", "probability_distillation"]
 PAIRS = 3
@@ -134,7 +136,7 @@ BLOCKED = "torch torchvision facenet_pytorch timm scipy sklearn matplotlib".spli
 def test_without_torch_it_gives_the_same_within_rounding(study, tmp_path):
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({BLOCKED}));"
-        "from helpers.predict import main; sys.exit(main(sys.argv[1:]))"
+        "from helpers.predict.command import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, str(study / "raw"), "--pairs"]
     command += ["--model", str(study / "run"), "--out", str(tmp_path / "t.csv")]

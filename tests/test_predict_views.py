@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers import predict_views
 from helpers.errors import StudyError
-from helpers.predict import COLUMNS
+from helpers.predict import views as predict_views
+from helpers.predict.command import COLUMNS
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import prepare
-from helpers.account_views import REASONS, accounting, read_duplicates
+from helpers.dataset import prepare
+from helpers.dataset.account_views import REASONS, accounting, read_duplicates
+from helpers.dataset.pictures import read_picture, read_rgb, write_jpeg
+from helpers.dataset.seams import find_seam, split_at
 from helpers.errors import StudyError
 from helpers.files import read_csv
-from helpers.pictures import read_picture, read_rgb, write_jpeg
-from helpers.seams import find_seam, split_at
 
 NAMES = [
     "1000000001_NoPain_man_Young.jpg",

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from helpers import pretraining
-from helpers.actions import mirrored, read_actions
 from helpers.errors import StudyError
-from helpers.models import build_student, build_teacher
-from helpers.pretraining import Pretraining, pretrain
+from helpers.networks.models import build_student, build_teacher
+from helpers.pretraining import regression as pretraining
+from helpers.pretraining.actions import mirrored, read_actions
+from helpers.pretraining.regression import Pretraining, pretrain
 
 PEOPLE, EACH = 40, 3
 

@@ -4,11 +4,11 @@ import pytest
 from PIL import Image
 from scipy.stats import norm
 
-from helpers.prepare import prepare_dataset
-from helpers.probe_views import intervals, read_intervals
-from helpers.probes import folds_of, logistic, out_of_fold, probe
-from helpers.shortcuts import background, colour_statistics, one_hot, probe_faces
-from helpers.small_net import small_net_learner, train_small_net
+from helpers.cropping.probe_views import intervals, read_intervals
+from helpers.cropping.probes import folds_of, logistic, out_of_fold, probe
+from helpers.cropping.shortcuts import background, colour_statistics, one_hot, probe_faces
+from helpers.cropping.small_net import small_net_learner, train_small_net
+from helpers.dataset.prepare import prepare_dataset
 
 
 def people(count):

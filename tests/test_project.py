@@ -9,10 +9,12 @@ from importlib.metadata import version
 import nbformat
 import pytest
 import yaml
+from setuptools import find_packages
 
 from helpers.files import ROOT
 from helpers.parameters import NOTEBOOKS
 
+HELPERS = ROOT / "helpers"
 PATHS = [ROOT / f"notebooks/{name}.ipynb" for name in NOTEBOOKS]
 REQUIREMENTS = (ROOT / "requirements.txt").read_text().splitlines()
 PINS = dict(
@@ -45,8 +47,11 @@ def test_conda_installs_the_same_pins():
 
 
 def test_the_package_is_what_pip_installs():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["packages"] == ["helpers"]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent for path in HELPERS.rglob("*.py")}
+    names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(find_packages(str(ROOT), **settings["packages"]["find"])) == names
+    assert settings["package-data"] == {"helpers.writeup": ["*.css"]}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -87,14 +92,30 @@ def imports(module: str) -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
-@pytest.mark.parametrize("module", ["helpers.experiments", "helpers.writeup", "helpers.external"])
+@pytest.mark.parametrize(
+    "module",
+    ["helpers.training.experiments", "helpers.writeup.frame", "helpers.evaluation.external"],
+)
 def test_training_and_comparison_need_neither_detector_nor_renderer(module):
     assert not {"facenet_pytorch", "anny", "trimesh", "warp"} & imports(module)
 
 
 def test_helpers_can_be_read_in_one_sitting():
-    for path in (ROOT / "helpers").glob("*.py"):
+    for path in HELPERS.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 350, path.name
+
+
+def test_each_folder_of_helpers_builds_on_those_before_it_only():
+    order = (
+        "dataset cropping networks training pretraining evaluation writeup inheritance inside "
+        "explorer predict export release"
+    ).split()
+    assert sorted(order) == sorted(path.parent.name for path in HELPERS.glob("*/__init__.py"))
+    for path in HELPERS.rglob("*.py"):
+        level = order.index(path.parent.name) if path.parent != HELPERS else -1
+        named = re.findall(r"(?:from|import) helpers\.(\w+)", path.read_text())
+        used = [order.index(name) for name in named if name in order]
+        assert max(used, default=-1) <= level, path
 
 
 def test_the_snakefile_needs_no_torch_to_be_read():

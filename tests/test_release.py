@@ -28,17 +28,19 @@ from released_runs import (
 )
 from safetensors.torch import load_file, save_file
 
-from helpers import release, release_archive, trained
+from helpers.dataset.pictures import read_rgb
 from helpers.errors import StudyError
-from helpers.export import describe
-from helpers.face_spec import FaceSpec, heads_of
+from helpers.export.metadata import describe
 from helpers.files import ROOT, read_csv, sha256
 from helpers.metrics import CONTRASTS
-from helpers.pictures import read_rgb
-from helpers.predict_faces import see_cropped
-from helpers.predict_models import load_predictor
-from helpers.release_archive import SUMS, checksum_lines, unpack, write_archive
-from helpers.release_verify import verify
+from helpers.predict.face_spec import FaceSpec, heads_of
+from helpers.predict.faces import see_cropped
+from helpers.predict.loading import load_predictor
+from helpers.release import archive as release_archive
+from helpers.release import command as release
+from helpers.release.archive import SUMS, checksum_lines, unpack, write_archive
+from helpers.release.verify import verify
+from helpers.training import trained
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TOP = f"{PROJECT['name']}-{PROJECT['version']}-{NAME}"

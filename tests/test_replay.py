@@ -12,19 +12,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_training import EPOCHS, STEPS, a_teacher, do_in_step, same, tiny_trainer
 
-from helpers import low_precision, replay
-from helpers.augment import augment, draw_views
 from helpers.devices import autocast
-from helpers.experiments import distil_student
-from helpers.faces import load_faces
 from helpers.files import RUN_FILES
 from helpers.interrupts import Stopped
-from helpers.low_precision import settle_precision
-from helpers.models import head_logits
-from helpers.packed import PackedResNet, can_pack
-from helpers.replay import RecordedTeacher, answers_key, record_answers, recorded_teacher
-from helpers.runs import read_run
-from helpers.teachers import FrozenTeacher
+from helpers.networks.models import head_logits
+from helpers.networks.packed import PackedResNet, can_pack
+from helpers.training import low_precision, replay
+from helpers.training.augment import augment, draw_views
+from helpers.training.experiments import distil_student
+from helpers.training.faces import load_faces
+from helpers.training.low_precision import settle_precision
+from helpers.training.replay import RecordedTeacher, answers_key, record_answers, recorded_teacher
+from helpers.training.runs import read_run
+from helpers.training.teachers import FrozenTeacher
 
 CPU = torch.device("cpu")
 

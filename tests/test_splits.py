@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.errors import StudyError
-from helpers.naming import AGES, CELL, ETHNICITIES, EXPRESSIONS, GENDERS
-from helpers.splits import (
+from helpers.dataset.naming import AGES, CELL, ETHNICITIES, EXPRESSIONS, GENDERS
+from helpers.dataset.splits import (
     SPLITS,
     KFold,
     assign_folds,
@@ -19,6 +18,7 @@ from helpers.splits import (
     keep_together,
     splits_by_fold,
 )
+from helpers.errors import StudyError
 
 CELLS = list(product(EXPRESSIONS, GENDERS, AGES, ETHNICITIES))
 RATIOS = [(0.7, 0.15, 0.15), (0.8, 0.1, 0.1), (0.6, 0.2, 0.2), (0.34, 0.33, 0.33), (0.9, 0, 0.1)]

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.crops import crop_faces
+from helpers.cropping.crops import crop_faces
+from helpers.cropping.probes import probe
+from helpers.cropping.shortcuts import colour_statistics, probe_pairs, read_pictures
+from helpers.dataset.naming import parse_name
+from helpers.dataset.prepare import prepare_dataset
 from helpers.files import ROOT, read_csv
-from helpers.naming import parse_name
-from helpers.prepare import prepare_dataset
-from helpers.probes import probe
-from helpers.shortcuts import colour_statistics, probe_pairs, read_pictures
 
 STANDIN = ROOT / "data/standin"
 HARD = {"laugh", "squint", "disgust", "anger", "closed"}

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.experiments import distil_student, make_teacher
-from helpers.faces import load_faces
-from helpers.runs import read_run
-from helpers.teachers import FoldTeachers, ShuffledTeacher, fold_of
+from helpers.training.experiments import distil_student, make_teacher
+from helpers.training.faces import load_faces
+from helpers.training.runs import read_run
+from helpers.training.teachers import FoldTeachers, ShuffledTeacher, fold_of
 
 
 def knows(labels):
@@ -76,7 +76,7 @@ def test_a_student_cannot_learn_what_a_shuffled_teacher_says(
     faces = load_faces(p.crops_dir, p.image_size)
     labels = faces.labels.numpy() > 0
     monkeypatch.setattr(
-        "helpers.teachers.FrozenTeacher.__call__",
+        "helpers.training.teachers.FrozenTeacher.__call__",
         lambda self, images, rows: torch.from_numpy(np.where(labels[rows], 2.0, -2.0)).float(),
     )
     p.student_epochs, p.lr_step = 4, 10

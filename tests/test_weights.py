@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from helpers import weights
 from helpers.errors import StudyError
-from helpers.models import build_student, build_teacher
-from helpers.weights import tensors_sha256
+from helpers.networks import weights
+from helpers.networks.models import build_student, build_teacher
+from helpers.networks.weights import tensors_sha256
 
 DEIT, DEIT_DISTILLED = "deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
 SWIN = "swin_tiny_patch4_window7_224"

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from helpers.engine import Trainer
+from helpers.training.engine import Trainer
 
 EPOCHS, STEPS = 3, 4
 _TIMES = ["seconds", "images_per_second"]
