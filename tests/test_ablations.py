@@ -140,5 +140,16 @@ def test_every_ablation_is_said_and_drawn(table):
     plt.close(fig)
 
 
+@pytest.mark.parametrize(("lowest", "said"), [(0.49, True), (0.5, True), (0.51, False)])
+def test_an_ablation_whose_students_guess_says_nothing_of_teachers(table, lowest, said):
+    of_it = (table["ablation"] == "shuffled") & (table["kind"] == "arm")
+    weak = table.assign(low=table["low"].mask(of_it, [lowest] * len(table)))
+    assert ("cannot be told from guessing" in ablation_words(weak)) is said
+    one = weak.index[of_it][0]
+    assert "guessing" not in ablation_words(
+        weak.assign(low=weak["low"].where(weak.index != one, 0.9))
+    )
+
+
 def test_without_ablations_it_is_said(made):
     assert ablation_words(ablation_table(load_runs(made), {}, 50, 0)) == MISSING

@@ -19,6 +19,7 @@ TITLES = {
     "small": "DeiT-S",
 }
 SHUFFLED = "shuffled"
+_GUESSING = " Its students cannot be told from guessing: between teachers it cannot decide."
 _ALONE = ": intervals without the luck of training"
 MISSING = (
     "No ablation was run beside these runs: `config/ablations` holds them, and `snakemake "
@@ -58,6 +59,8 @@ def ablation_figure(table: pd.DataFrame) -> plt.Figure:
     left.set_yticks(range(len(names)), titles)
     left.invert_yaxis()
     left.set_xlabel("AUROC")
+    if left.get_xlim()[0] < 0.5:
+        left.axvline(0.5, color=MUTED, linestyle=":", linewidth=1)
     left.set_title(f"Students, {CONTRASTS[PRIMARY]}")
     right.axvline(0, color=MUTED, linestyle=":", linewidth=1)
     right.set_xlabel("difference in AUROC")
@@ -93,7 +96,8 @@ def ablation_words(table: pd.DataFrame) -> str:
             said += f"; Swin-taught minus ResNet-taught {signed(row.estimate)} {_bracket(row)}"
         count = int(rows["seeds"].max())
         seeds = plural(count, "seed") + _ALONE * (count == 1)
-        lines.append(f"- **{capital(title_of(name))}** ({seeds}): {said}.")
+        guessing = bool((rows.loc[rows["kind"] == "arm", "low"] <= 0.5).all())
+        lines.append(f"- **{capital(title_of(name))}** ({seeds}): {said}.{_GUESSING * guessing}")
     return "\n".join(lines) + _control(table)
 
 
