@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
@@ -53,3 +54,14 @@ def set_determinism(seed: int, deterministic: bool) -> None:
     # Else every new tensor is filled with NaN first, in case something reads what nobody wrote.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = not deterministic
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Give each of torch's operations on the CPU one thread, for work that goes on side by side."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -66,9 +66,9 @@ def made_tables(folder, low, high, seeds=(0.01, 0.02)):
         )
     ).to_csv(folder / "cost.csv", index=False)
     pd.DataFrame(
-        {"arm": first, "contrast": "expressive", "best": best, "worst": "Old"}
+        {"arm": first, "contrast": "expressive", "group": "age", "best": best, "worst": "Old"}
         | {"estimate": gap, "low": gap - 0.01, "high": gap + 0.01}
-        for best, gap in (("Young", 0.02), ("Man", 0.05))
+        for best, gap in (("Middle", 0.02), ("Young", 0.05))
     ).to_csv(folder / "subgroup_gaps.csv", index=False)
     pd.DataFrame(
         {"arm": arm, "seed": seed, "contrast": "expressive", "metric": "auroc", "estimate": value}
@@ -92,7 +92,7 @@ def test_the_headline_follows_the_decision_rule(tmp_path, low, high, seeds, sett
     assert ("not settled" in text) != settled
     assert "took 2.5 times as long to train" in text
     assert "1/4.0 of its teacher's multiply-adds" in text
-    assert "DeiT-Ti taught by Swin-T +0.050 [+0.040, +0.060] (Man above Old)" in text
+    assert "DeiT-Ti taught by Swin-T +0.050 [+0.040, +0.060] (age: Young above Old)" in text
     assert re.search(r"\+0\.015 \[.0\.005, \+0\.030\] AUROC over 2 seeds", text)
 
 

@@ -1,17 +1,16 @@
 """From prepared faces to aligned face crops: MTCNN finds the face, the rest is geometry."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from helpers.cropping.align import Face, crop_centre, crop_face
 from helpers.cropping.detector import FaceDetector
 from helpers.dataset.pictures import PictureError, read_rgb, write_jpeg
 from helpers.dataset.prepare import MANIFEST_COLUMNS, remove_unlisted
+from helpers.devices import one_thread
 from helpers.errors import StudyError
 from helpers.files import existing_folder, project_path, read_csv, sha256, short_path, write_csv
 from helpers.work import Journal, side_by_side
@@ -76,7 +75,7 @@ def crop_faces(
             more = _write_crop(out / row.path, pictures[row.image_id], entry, crop_size, margin)
             journal.add(row.image_id, entry | more)
 
-    with _one_torch_thread():
+    with one_thread():
         sizes = [len(due) for _, due in batches]
         done = len(table) - sum(sizes)
         for _ in side_by_side(work_on, batches, "Cropping", "face", sizes=sizes, done=done):
@@ -114,17 +113,6 @@ def read_detections(out_dir: str | Path) -> pd.DataFrame:
     faces = [_face(entry) for entry in table["entry"]]
     tilts = [np.nan if face is None else face.tilt for face in faces]
     return pd.DataFrame({"image_id": list(table["key"]), "face": faces, "tilt": tilts})
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Give each of torch's operations one thread: they are small, and batches run side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _batches(table: pd.DataFrame) -> Iterator[list]:

@@ -1,7 +1,5 @@
 """A run's network in torch, as it scored in the run."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +7,7 @@ import torch
 from torch import nn
 
 from helpers.cropping.mtcnn import Cascade
-from helpers.devices import pick_device, precision
+from helpers.devices import one_thread, pick_device, precision
 from helpers.files import sha256
 from helpers.networks.models import CLASS, choose_attention, decision_logits
 from helpers.predict.face_spec import (
@@ -57,7 +55,7 @@ def torch_predictor(folder: Path, device: str) -> Predictor:
             f"Scored in torch ({used} on {where.type}); the run scored in {spec.precision} on "
             f"{before}, and probabilities may differ by a hundredth."
         )
-    return Predictor(spec, "torch", score, lambda: torch_finder(device, spec), note, _one_thread)
+    return Predictor(spec, "torch", score, lambda: torch_finder(device, spec), note, one_thread)
 
 
 def torch_finder(device: str, spec: FaceSpec) -> FaceFinder:
@@ -119,14 +117,3 @@ def head_probabilities(logits: torch.Tensor, heads: tuple[str, ...]) -> np.ndarr
         DISTILLATION_HEAD: logits[:, -1],
     }
     return torch.stack([columns[head] for head in heads], dim=1).sigmoid().numpy()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Give each of torch's operations one thread: pictures are worked on side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -13,7 +13,7 @@ from helpers.figures import label_of
 from helpers.files import project_path, read_csv, write_between
 from helpers.metrics import CONTRASTS, PRIMARY
 from helpers.prose import markdown_table, number, plural, signed
-from helpers.writeup.readings import name_of
+from helpers.writeup.readings import each_largest_gap, name_of
 
 RESULTS, FIGURES = Path("results/standin"), Path("figures/standin")
 START, END = "<!-- headline, by helpers.writeup.headline -->", "<!-- end of headline -->"
@@ -34,7 +34,9 @@ def block(results_dir: str | Path = RESULTS, figures_dir: str | Path = FIGURES) 
         [
             f"**{_finding(differences, seeds)}**",
             markdown_table(_table(metrics, differences)),
-            f"At what cost: {_cost(cost)} For whom: {_gaps(gaps)}",
+            f"**At what cost.** {_cost(cost)}",
+            "**For whom it works less well.** The largest gap in AUROC between two groups of "
+            f"people: {each_largest_gap(gaps)}. Picked as the largest, it is too large on average.",
             f"![AUROC of every arm, by contrast]({figure.as_posix()})",
         ]
     )
@@ -92,20 +94,6 @@ def _cost(cost: pd.DataFrame) -> str:
                 "teacher's multiply-adds"
             )
     return "; ".join(said) + "."
-
-
-def _gaps(gaps: pd.DataFrame) -> str:
-    mine = gaps[gaps["contrast"] == PRIMARY]
-    widest = mine.loc[mine.groupby("arm", sort=False)["estimate"].idxmax()]
-    said = [
-        f"{name_of(row.arm)} {signed(row.estimate)} [{signed(row.low)}, {signed(row.high)}] "
-        f"({row.best} above {row.worst})"
-        for row in widest.itertuples()
-    ]
-    return (
-        f"the widest gap between two groups of people, AUROC: {'; '.join(said)}. Picked as the "
-        "widest, it is too large on average."
-    )
 
 
 def _with_interval(row: pd.Series, form) -> str:

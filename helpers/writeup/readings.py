@@ -5,6 +5,7 @@ not among them, arms at chance, too few faces for an interval.
 """
 
 import numpy as np
+import pandas as pd
 
 from helpers.evaluation.compare import Panel, own_teacher
 from helpers.evaluation.tables import Study, comparisons, gap_closed
@@ -265,20 +266,24 @@ def groups(study: Study, contrast: str = PRIMARY) -> str:
     )
 
 
-def largest_gaps(study: Study, contrast: str = PRIMARY) -> str:
-    """Return each arm's largest gap in AUROC between two groups of people."""
-    table = study.tables["subgroup_gaps"]
-    table = table[table["contrast"] == contrast]
-    if table.empty:
-        return "No two groups have enough identities to be compared."
-    widest = table.loc[table.groupby("arm", sort=False)["estimate"].idxmax()]
-    said = [
+def each_largest_gap(gaps: pd.DataFrame, contrast: str = PRIMARY) -> str:
+    """Return the largest gap of each arm in `gaps`, the table subgroup_gaps, as a list."""
+    mine = gaps[gaps["contrast"] == contrast]
+    largest = mine.loc[mine.groupby("arm", sort=False)["estimate"].idxmax()]
+    return "; ".join(
         f"{name_of(row.arm)} {signed(row.estimate)} [{signed(row.low)}, {signed(row.high)}] "
         f"({row.group}: {row.best} above {row.worst})"
-        for row in widest.itertuples()
-    ]
+        for row in largest.itertuples()
+    )
+
+
+def largest_gaps(study: Study, contrast: str = PRIMARY) -> str:
+    """Return each arm's largest gap in AUROC between two groups of people."""
+    said = each_largest_gap(study.tables["subgroup_gaps"], contrast)
+    if not said:
+        return "No two groups have enough identities to be compared."
     return (
-        f"The largest gap between two groups: {'; '.join(said)}. The two were picked because they "
+        f"The largest gap between two groups: {said}. The two were picked because they "
         "are farthest apart, so a gap of this kind is too large on average, and its interval too "
         "kind to the finding."
     )
