@@ -14,7 +14,7 @@ KILLS = 10
 
 # One process that forks: importing pandas takes longer than the work that is to be killed.
 _RUNS = """
-import json, os, random, signal, sys, time
+import glob, json, os, random, signal, sys, time
 from helpers.dataset.prepare import prepare_dataset
 
 def start(raw, out):
@@ -24,17 +24,27 @@ def start(raw, out):
         os._exit(0)
     return child
 
+def written(out):
+    return len(glob.glob(out + "/*/*.jpg"))
+
+# The moment is a number of pictures, not of seconds: on a busy machine these say nothing.
+def kill(child, out, pictures):
+    while written(out) < pictures and os.waitpid(child, os.WNOHANG)[0] == 0:
+        time.sleep(0.0005)
+    try:
+        os.kill(child, signal.SIGKILL)
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    except (ProcessLookupError, ChildProcessError):
+        return False
+
 raw, out, kills, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-began = time.monotonic()
 assert os.waitpid(start(raw, out + "/whole"), 0)[1] == 0
-whole, rng, hit, partial = time.monotonic() - began, random.Random(seed), 0, 0
+rng, hit, partial = random.Random(seed), 0, 0
 for n in range(kills):
-    child = start(raw, f"{out}/{n}")
-    time.sleep(whole * rng.uniform(0.02, 1))
-    os.kill(child, signal.SIGKILL)
-    hit += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    partial += os.path.exists(f"{out}/{n}/Pain") and not os.path.exists(f"{out}/{n}/manifest.csv")
-    assert os.waitpid(start(raw, f"{out}/{n}"), 0)[1] == 0
+    at = f"{out}/{n}"
+    hit += kill(start(raw, at), at, rng.randrange(60))
+    partial += written(at) > 0 and not os.path.exists(at + "/manifest.csv")
+    assert os.waitpid(start(raw, at), 0)[1] == 0
 print(json.dumps([hit, partial]))
 """
 
