@@ -115,6 +115,10 @@ def test_the_card_on_scratch_tells_who_left_the_plateau_and_who_did_not(tmp_path
     assert "Still on it: batch 128 and warm-up none, constant step." in said
     assert "| batch | 128 | 0 | 0.65 | 0.70 | – | 0.50 |" in said
     assert "cannot tell a cause from luck" in said
+    assert "Not run" not in said
+    part = table[table["factor"] != "warm_up"].assign(model="swin")
+    pd.concat([table, part]).to_csv(tmp_path / "t.csv", index=False)
+    assert scratch_card.card(tmp_path / "t.csv").count("Not run: warm-up.") == 1
     table.assign(seed=1).pipe(lambda more: pd.concat([table, more])).to_csv(tmp_path / "t.csv")
     assert "luck" not in scratch_card.card(tmp_path / "t.csv")
 

@@ -37,6 +37,8 @@ def card(path: str | Path = TABLE) -> str:
         said = f"**{arm}**, {plural(int(runs['epochs'].max()), 'epoch')} from random weights, "
         said += f"{plural(seeds, 'seed')}, one change a run. "
         said += _sentence("Off the plateau", left) + _sentence("Still on it", stayed)
+        missing = dict.fromkeys(table["factor"][~table["factor"].isin(runs["factor"])])
+        said += _sentence("Not run", [_FACTORS[factor] for factor in missing])
         parts += [said.strip(), markdown_table(_rows(runs))]
     if seeds == 1:
         parts.append(
