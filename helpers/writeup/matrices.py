@@ -1,5 +1,7 @@
 """Figures of decisions and confidence: confusion, disagreement, reliability."""
 
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -39,16 +41,8 @@ def confusion(ax: plt.Axes, panel: Panel, arm: str) -> plt.Axes:
 
 def confusions(panel: Panel) -> plt.Figure:
     """Draw every arm's confusion matrix in one row."""
-    count = len(panel.arms)
-    columns = min(count, 5)
-    rows = -(-count // columns)
-    fig, axes = plt.subplots(
-        rows, columns, figsize=(0.6 + 2.0 * columns, 2.55 * rows), squeeze=False, sharey=True
-    )
-    for ax in axes.flat[count:]:
-        ax.axis("off")
-    for ax, arm in zip(axes.flat, panel.arms, strict=False):
-        confusion(ax, panel, arm)
+    fig, axes = _of_each_arm(panel, confusion, 2.55)
+    for ax in axes.flat[: len(panel.arms)]:
         ax.set_xlabel("called")
     for ax in axes[:, 0]:
         ax.set_ylabel("labelled")
@@ -97,16 +91,23 @@ def reliability_diagram(ax: plt.Axes, panel: Panel, arm: str) -> plt.Axes:
 
 def reliabilities(panel: Panel) -> plt.Figure:
     """Draw every arm's reliability diagram in one row."""
+    fig, axes = _of_each_arm(panel, reliability_diagram, 2.7)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("share of Pain")
+    return fig
+
+
+def _of_each_arm(
+    panel: Panel, draw: Callable[[plt.Axes, Panel, str], plt.Axes], height: float
+) -> tuple[plt.Figure, np.ndarray]:
     count = len(panel.arms)
     columns = min(count, 5)
     rows = -(-count // columns)
     fig, axes = plt.subplots(
-        rows, columns, figsize=(0.6 + 2.0 * columns, 2.7 * rows), squeeze=False, sharey=True
+        rows, columns, figsize=(0.6 + 2.0 * columns, height * rows), squeeze=False, sharey=True
     )
     for ax in axes.flat[count:]:
         ax.axis("off")
     for ax, arm in zip(axes.flat, panel.arms, strict=False):
-        reliability_diagram(ax, panel, arm)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("share of Pain")
-    return fig
+        draw(ax, panel, arm)
+    return fig, axes
