@@ -34,7 +34,7 @@ def draw_frontier(results_dir: str | Path) -> plt.Figure | None:
 def frontier(table: pd.DataFrame) -> plt.Figure:
     """Draw AUROC, against expressive NoPain, with its interval over two costs.
 
-    `table`: see `table`. Colour tells the teacher, the marker the form; teachers are filled,
+    `table`: of `export_table`. Colour tells the teacher, the marker the form; teachers are filled,
     students open. The grey line joins what nothing else beats in both.
     """
     fig, axes = plt.subplots(1, len(_COSTS), figsize=(9.2, 4.3), sharey=True)
