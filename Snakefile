@@ -5,8 +5,13 @@ snakemake --configfile config/quick.yaml --cores all --keep-going
 What is done and unchanged is skipped. A run that fails leaves its notebook with the error (it is
 the rule's log, which Snakemake keeps), the others go on, and the next call takes up there.
 
-A config whose runs are committed, in results/<config>/runs, is not trained again: chapters 5 and 6 are
-made from what is there. The target `publish` trains, compares and puts them there.
+Snakemake deletes what a rule declares before it starts the rule, so a run declares an empty file,
+`.done`, and nothing of itself. Helpers are no inputs of a training: an edited notebook is executed
+again and shows the run that is there. What decides a run is compared before anything is planned:
+a finished run that was made otherwise stops the study, and FRESH=1 moves it aside.
+
+A config whose runs are committed, in results/<config>/runs, is not trained again: its chapters show
+what is there. With TRAIN=1 it is; the target `publish` then puts the runs there.
 
 Each file of config/ablations is a target too (`ablation_soft`), and `ablations` is all of them: the
 study's students again with one thing changed, below its runs, for chapter 5 to show.
@@ -14,58 +19,89 @@ study's students again with one thing changed, below its runs, for chapter 5 to 
 On a cluster: --profile config/slurm, which says what each rule asks for.
 """
 
+import os
 import shlex
+import shutil
 import sys
+from itertools import product
 from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from helpers.evaluation.ablations import FOLDER, read_ablations
-from helpers.errors import StudyError
-from helpers.files import ROOT
-from helpers.gpus import training_cores
-from helpers.parameters import NOTEBOOKS, check_config
-from helpers.evaluation.published import is_published, publish
+from helpers.files import ROOT, StudyError
+from helpers.parameters import NOTEBOOKS, check_config, read_ablations
+from helpers.runs import refuse_other
 
 if not workflow.configfiles:
     raise WorkflowError("Name a config, for example: --configfile config/quick.yaml")
-CONFIG_FILE = Path(workflow.configfiles[-1])
+NAME = Path(workflow.configfiles[-1]).stem
 try:
-    STUDY = check_config(config, str(CONFIG_FILE))
-    ABLATIONS = {found.name: found for found in read_ablations(ROOT / "config/ablations", STUDY)}
+    STUDY = check_config(config, f"config/{NAME}.yaml")
+    ABLATIONS = {found.name: found for found in read_ablations("config/ablations", STUDY)}
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 
-NAME = CONFIG_FILE.stem
-RUNS = f"runs/{NAME}"
 PREPARED = f"data/prepared/{NAME}"
 CROPS = f"data/crops/{NAME}"
+RUNS = f"runs/{NAME}"
 RESULTS = f"results/{NAME}"
-FIGURES = f"figures/{NAME}"
-# `part` is empty in the study itself, and `/ablations/<name>` in an ablation.
-TEACHER_RUN = RUNS + "{part}/teacher/{teacher}/seed{seed}"
-STUDENT_RUN = RUNS + "{part}/student/{student}-{teacher}/seed{seed}"
+# `part` is empty in the study itself, and `ablations/<name>/` in an ablation.
+TEACHER = "{part}teacher/{teacher}/seed{seed}"
+STUDENT = "{part}student/{student}-{teacher}/seed{seed}"
 
 
-TEACHER_RUNS = expand(TEACHER_RUN, part="", teacher=STUDY["teachers"], seed=STUDY["seeds"])
-STUDENT_RUNS = expand(
-    STUDENT_RUN,
-    part="",
-    student=STUDY["students"],
-    teacher=[*STUDY["teachers"], "none"],
-    seed=STUDY["seeds"],
+def study_of(part):
+    """Return the parameters of the study, or of an ablation of it."""
+    return STUDY | (ABLATIONS[Path(part).name].departures if part else {})
+
+
+def runs_of(part=""):
+    """Return the runs of the study, or those that an ablation makes anew, with their parameters."""
+    study, ablation = study_of(part), ABLATIONS[Path(part).name] if part else None
+    teachers, found = study["teachers"], {}
+    if not part or ablation.teaches_anew:
+        for seed, teacher in product(study["seeds"], teachers):
+            own = {"teacher": teacher, "seed": seed}
+            found[TEACHER.format(part=part, **own)] = study | own
+    taught = [*teachers, "none"] if not part or ablation.trains_untaught else teachers
+    for seed, student, teacher in product(study["seeds"], study["students"], taught):
+        own = {"student": student, "teacher": teacher, "seed": seed}
+        found[STUDENT.format(part=part, **own)] = study | own
+    return found
+
+
+MADE = list(runs_of())
+TEACHERS = [run for run in MADE if run.startswith("teacher/")]
+STUDENTS = [run for run in MADE if run.startswith("student/")]
+PUBLISHED = os.environ.get("TRAIN", "0") in ("", "0") and all(
+    Path(RESULTS, "runs", run, "metrics.json").is_file() for run in MADE
 )
-MADE = [run.removeprefix(f"{RUNS}/") for run in TEACHER_RUNS + STUDENT_RUNS]
-PUBLISHED = is_published(MADE, Path.cwd() / RESULTS)
 COMPARED = f"{RESULTS}/runs" if PUBLISHED else RUNS
+# Chapters 3 and 4 of published runs are executed apart from runs that may be trained here.
+SHOWN = f"{RUNS}/published" if PUBLISHED else RUNS
 ABLATED = sorted(
-    str(path.parent.relative_to(COMPARED))
-    for path in Path(COMPARED).glob(f"{FOLDER}/*/*/*/seed*/metrics.json")
+    path.parent.relative_to(COMPARED).as_posix()
+    for path in Path(COMPARED).glob("ablations/*/*/*/seed*/metrics.json")
+    if path.parent.suffix == ""  # none that was moved aside
 )
-HELPERS = sorted(str(path) for path in (ROOT / "helpers").rglob("*.py"))
-PAPERMILL = f"{shlex.quote(sys.executable)} -m papermill --log-output --log-level WARNING --no-progress-bar"
-RUN_NOTEBOOK = PAPERMILL + " {input.notebook} {log.notebook} -y {params.own}"
+
+if workflow.is_main_process and not workflow.dryrun:
+    for part in ["", *(f"ablations/{name}/" for name in ABLATIONS)]:
+        for run, given in runs_of(part).items():
+            try:
+                refuse_other(Path(COMPARED, run).absolute(), given)
+            except StudyError as error:
+                way_out = f" TRAIN=1 trains the study into {RUNS} instead." if PUBLISHED else ""
+                raise WorkflowError(f"{error}{way_out}") from None
+            if not Path(COMPARED, run, "metrics.json").is_file():
+                Path(SHOWN, run, ".done").unlink(missing_ok=True)
+
+HELPERS = sorted(str(path) for path in (ROOT / "helpers").glob("*.py"))
+RUN_NOTEBOOK = (
+    f"{shlex.quote(sys.executable)} -m papermill --log-output --log-level WARNING "
+    "--no-progress-bar {input.notebook} {log.notebook} -y {params.own}"
+)
 
 
 def arguments(notebook, part="", **own):
@@ -73,11 +109,16 @@ def arguments(notebook, part="", **own):
 
     Folders count from the project's root, so they are spelled out where Snakemake works elsewhere.
     """
-    study = STUDY | (ABLATIONS[Path(part).name].departures if part else {})
+    study = study_of(part)
     values = {name: study[name] for name in NOTEBOOKS[notebook] if name in study} | own
     if Path.cwd() != ROOT:
         values |= {key: str(Path(own[key]).absolute()) for key in own if key.endswith("_dir")}
     return shlex.quote(yaml.safe_dump(values, default_flow_style=True, width=10**6).strip())
+
+
+def helpers(*names):
+    """Return the files of helpers that a chapter's result hangs on."""
+    return [ROOT / f"helpers/{name}.py" for name in names]
 
 
 localrules:
@@ -91,17 +132,17 @@ wildcard_constraints:
     teacher="resnet50|swin|swin_base|none",
     student="deit_tiny|deit_small|deit_base",
     seed=r"\d+",
-    part=rf"(/{FOLDER}/\w+)?",
+    part=r"(ablations/\w+/)?",
 
 
 rule all:
     input:
-        f"{RUNS}/report.html",
+        f"{RUNS}/report/index.html",
 
 
 rule prepare:
     input:
-        HELPERS,
+        helpers("naming", "pairs", "splits", "prepare"),
         notebook=ROOT / "notebooks/01_prepare_dataset.ipynb",
     output:
         f"{PREPARED}/manifest.csv",
@@ -116,7 +157,7 @@ rule prepare:
 
 rule crop:
     input:
-        HELPERS,
+        helpers("crops", "probes"),
         rules.prepare.output,
         notebook=ROOT / "notebooks/02_crop_faces.ipynb",
     output:
@@ -130,81 +171,107 @@ rule crop:
         RUN_NOTEBOOK
 
 
-# A training fills a GPU, or all cores where there is none: on one machine as many trainings go side
-# by side as it has GPUs.
+# A training fills the machine: one at a time, unless a cluster's profile says otherwise.
 rule train_teacher:
     input:
-        HELPERS,
         rules.crop.output,
         notebook=ROOT / "notebooks/03_train_teacher.ipynb",
     output:
-        TEACHER_RUN + "/metrics.json",
+        touch(f"{SHOWN}/{TEACHER}/.done"),
     log:
-        notebook=TEACHER_RUN + "/03_train_teacher.ipynb",
+        notebook=f"{SHOWN}/{TEACHER}/03_train_teacher.ipynb",
     params:
         own=lambda wildcards: arguments(
             "03_train_teacher",
             wildcards.part,
             crops_dir=CROPS,
-            out_dir=TEACHER_RUN.format(**wildcards),
+            out_dir=f"{COMPARED}/{TEACHER}".format(**wildcards),
             teacher=wildcards.teacher,
             seed=int(wildcards.seed),
         ),
-    threads: training_cores(workflow.cores)
+    threads: 1 if PUBLISHED else workflow.cores
     shell:
         RUN_NOTEBOOK
 
 
 def teacher_run(wildcards):
     anew = wildcards.part and ABLATIONS[Path(wildcards.part).name].teaches_anew
-    return TEACHER_RUN.format(**{**wildcards, "part": wildcards.part if anew else ""})
+    return TEACHER.format(**{**wildcards, "part": wildcards.part if anew else ""})
 
 
 def teacher_of(wildcards):
-    return [] if wildcards.teacher == "none" else teacher_run(wildcards) + "/metrics.json"
+    return [] if wildcards.teacher == "none" else f"{SHOWN}/{teacher_run(wildcards)}/.done"
 
 
 rule distil_student:
     input:
-        HELPERS,
         rules.crop.output,
         teacher_of,
         notebook=ROOT / "notebooks/04_distill_student.ipynb",
     output:
-        STUDENT_RUN + "/metrics.json",
+        touch(f"{SHOWN}/{STUDENT}/.done"),
     log:
-        notebook=STUDENT_RUN + "/04_distill_student.ipynb",
+        notebook=f"{SHOWN}/{STUDENT}/04_distill_student.ipynb",
     params:
         own=lambda wildcards: arguments(
             "04_distill_student",
             wildcards.part,
             crops_dir=CROPS,
-            out_dir=STUDENT_RUN.format(**wildcards),
-            teacher_dir=teacher_run(wildcards),
+            out_dir=f"{COMPARED}/{STUDENT}".format(**wildcards),
+            teacher_dir=f"{COMPARED}/{teacher_run(wildcards)}",
             teacher=wildcards.teacher,
             student=wildcards.student,
             seed=int(wildcards.seed),
         ),
-    threads: training_cores(workflow.cores)
+    threads: 1 if PUBLISHED else workflow.cores
     shell:
         RUN_NOTEBOOK
 
 
-rule compare:
+def chapter(notebook, **own):
+    """Return the parameters of a chapter that reads all runs and writes into the runs' folder."""
+    folders = {
+        "runs_dir": COMPARED,
+        "crops_dir": CROPS,
+        "figures_dir": f"{RUNS}/figures",
+        "results_dir": f"{RUNS}/results",
+    }
+    named = {name: folder for name, folder in folders.items() if name in NOTEBOOKS[notebook]}
+    return arguments(notebook, **named, **own)
+
+
+rule inherit:
     input:
         HELPERS,
         rules.crop.output,
-        expand("{folder}/{run}/metrics.json", folder=COMPARED, run=MADE + ABLATED),
+        expand("{folder}/{run}/.done", folder=SHOWN, run=MADE),
+        notebook=ROOT / "notebooks/06_what_is_inherited.ipynb",
+    output:
+        touch(f"{RUNS}/.06_done"),
+    log:
+        notebook=f"{RUNS}/06_what_is_inherited.ipynb",
+    params:
+        own=chapter("06_what_is_inherited"),
+    threads: 1 if PUBLISHED else workflow.cores  # without networks one core is enough
+    shell:
+        RUN_NOTEBOOK
+
+
+# Chapter 5 quotes a table that chapter 6 keeps.
+rule compare:
+    input:
+        HELPERS,
+        rules.inherit.output,
+        expand("{folder}/{run}/.done", folder=SHOWN, run=MADE),
+        expand("{folder}/{run}/metrics.json", folder=COMPARED, run=ABLATED),
         notebook=ROOT / "notebooks/05_compare_teachers.ipynb",
     output:
-        f"{RESULTS}/metrics.csv",
+        touch(f"{RUNS}/.05_done"),
     log:
         notebook=f"{RUNS}/05_compare_teachers.ipynb",
     params:
-        own=arguments(
-            "05_compare_teachers", runs_dir=COMPARED, figures_dir=FIGURES, results_dir=RESULTS
-        ),
-    threads: 1 if PUBLISHED else workflow.cores  # without networks one core is enough
+        own=chapter("05_compare_teachers"),
+    threads: 1 if PUBLISHED else workflow.cores  # it times the networks, each alone
     shell:
         RUN_NOTEBOOK
 
@@ -213,15 +280,36 @@ rule explore:
     input:
         HELPERS,
         rules.crop.output,
-        expand("{folder}/{run}/metrics.json", folder=COMPARED, run=MADE),
-        notebook=ROOT / "notebooks/06_explore_faces.ipynb",
+        expand("{folder}/{run}/.done", folder=SHOWN, run=MADE),
+        notebook=ROOT / "notebooks/A1_explore_faces.ipynb",
     output:
-        f"{RESULTS}/thresholds.csv",
+        touch(f"{RUNS}/.A1_done"),
     log:
-        notebook=f"{RUNS}/06_explore_faces.ipynb",
+        notebook=f"{RUNS}/A1_explore_faces.ipynb",
     params:
-        own=arguments("06_explore_faces", runs_dir=COMPARED, results_dir=RESULTS),
-    threads: 1 if PUBLISHED else workflow.cores  # without networks one core is enough
+        own=chapter("A1_explore_faces"),
+    threads: 1
+    shell:
+        RUN_NOTEBOOK
+
+
+rule predict:
+    input:
+        HELPERS,
+        expand("{folder}/{run}/.done", folder=SHOWN, run=STUDENTS[:1]),
+        notebook=ROOT / "notebooks/A2_predict_faces.ipynb",
+    output:
+        touch(f"{RUNS}/.A2_done"),
+    log:
+        notebook=f"{RUNS}/A2_predict_faces.ipynb",
+    params:
+        own=arguments(
+            "A2_predict_faces",
+            model_dir=f"{COMPARED}/{STUDENTS[0]}",
+            pictures_dir=STUDY["raw_dir"],
+            out_dir=f"{RUNS}/predicted",
+        ),
+    threads: 1
     shell:
         RUN_NOTEBOOK
 
@@ -229,24 +317,24 @@ rule explore:
 rule publish:
     input:
         rules.compare.output,
+        rules.inherit.output,
+        rules.explore.output,
     run:
-        publish(MADE + ABLATED, Path.cwd() / RUNS, Path.cwd() / RESULTS)
+        from helpers.publish import publish
+
+        here = Path.cwd()
+        for path in [*Path(PREPARED).glob("figures/*.png"), *Path(CROPS).glob("figures/*.png")]:
+            shutil.copy(path, here / RUNS / "figures")
+        publish(MADE + ABLATED, here / RUNS, here / RESULTS, here / "figures" / NAME)
 
 
-for ablation in ABLATIONS.values():
-    changed = STUDY | ablation.departures
+for name in ABLATIONS:
 
     rule:
         name:
-            f"ablation_{ablation.name}"
+            f"ablation_{name}"
         input:
-            expand(
-                STUDENT_RUN + "/metrics.json",
-                part=f"/{FOLDER}/{ablation.name}",
-                student=changed["students"],
-                teacher=changed["teachers"] + ["none"] * ablation.trains_untaught,
-                seed=changed["seeds"],
-            ),
+            expand("{folder}/{run}/.done", folder=SHOWN, run=runs_of(f"ablations/{name}/")),
 
 
 rule ablations:
@@ -257,27 +345,34 @@ rule ablations:
 # The notebooks are logs of the rules before, which Snakemake does not take as inputs.
 rule report:
     input:
-        ROOT / "helpers/writeup/report.css",
+        ROOT / "notebooks/cover.md",
+        ROOT / "notebooks/references.bib",
         rules.prepare.output,
         rules.crop.output,
         rules.compare.output,
+        rules.inherit.output,
         rules.explore.output,
+        rules.predict.output,
     output:
-        f"{RUNS}/report.html",
+        f"{RUNS}/report/index.html",
     params:
         chapters=[
             [f"{PREPARED}/01_prepare_dataset.ipynb"],
             [f"{CROPS}/02_crop_faces.ipynb"],
-            [] if PUBLISHED else [f"{run}/03_train_teacher.ipynb" for run in TEACHER_RUNS],
-            [] if PUBLISHED else [f"{run}/04_distill_student.ipynb" for run in STUDENT_RUNS],
+            [f"{SHOWN}/{run}/03_train_teacher.ipynb" for run in TEACHERS],
+            [f"{SHOWN}/{run}/04_distill_student.ipynb" for run in STUDENTS],
             [f"{RUNS}/05_compare_teachers.ipynb"],
-            [f"{RUNS}/06_explore_faces.ipynb"],
+            [f"{RUNS}/06_what_is_inherited.ipynb"],
+            [f"{RUNS}/A1_explore_faces.ipynb"],
+            [f"{RUNS}/A2_predict_faces.ipynb"],
         ],
-        figures=[f"{folder}/figures" for folder in (PREPARED, CROPS, *TEACHER_RUNS, *STUDENT_RUNS)],
     run:
-        from helpers.writeup.report import collect_figures, write_page
+        from helpers.page import build_pages
 
-        here = Path.cwd()
-        collect_figures([here / folder for folder in params.figures], here / FIGURES)
-        chapters = [[here / path for path in paths] for paths in params.chapters if paths]
-        write_page(chapters, here / output[0])
+        here = Path.cwd() / RUNS
+        build_pages(
+            [[Path(path).absolute() for path in paths] for paths in params.chapters],
+            here / "report",
+            answer=here / "results/answer.md",
+            figure=here / "figures/auroc.png",
+        )

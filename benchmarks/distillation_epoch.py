@@ -1,301 +1,228 @@
 """How long one epoch of hard distillation takes, ours against what a reader would write or pick.
 
-A DeiT-Ti learns from a ResNet-50, on the same crops and in batches of the same size, by each of
-the variants in `distillation_variants.py`. Each measurement is a process of its own with all
-cores; repetitions are interleaved, so that what else the machine does falls on all variants alike,
-and ratios are taken within a repetition.
+    python benchmarks/distillation_epoch.py [--settings 224x32 112x32] [--repeats 3]
 
-    python benchmarks/distillation_epoch.py --settings 224x32 112x16 64x16
-
-A call that was broken off is taken up where it was; a complete one is measured anew. Settings that
-are not named keep their figures.
+A DeiT-Ti learns from a ResNet-50, on the same crops, in batches of the same size, with the same
+augmentations and Adam's step of `config/synpain.yaml`, in three ways (`VARIANTS`). Weights are
+random, on which the time does not depend. Each measurement is a process of its own with all cores,
+which trains one epoch to warm up and then one with the clock running; repetitions are interleaved,
+so that what else the machine does falls on all variants alike, and ratios are taken within a
+repetition. Prints them and writes `benchmarks/results/distillation_epoch.csv`.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-from dataclasses import asdict, replace
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
+import timm
 import torch
-from distillation_variants import VARIANTS, Setting, make_teacher, take_crops
+from timm.data import create_loader
+from timm.task import TokenDistillationTask
+from torch import nn
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
 from tqdm import tqdm
 
-from helpers.errors import StudyError
-from helpers.figures import COLOURS, bars, save_fig, use_style
-from helpers.files import project_path, read_csv, write_csv, write_json
+from helpers import faces
+from helpers.devices import autocast, pick_device, precision
+from helpers.files import project_path, write_csv
+from helpers.parameters import read_config
+from helpers.train import distil_student, train_teacher
 
-LABELS = {
-    "reference": "PIL + torchvision, float32",
-    "timm": "timm's task and loader",
-    "timm_channels_last": "the same, channels last",
-    "live": "ours, live teacher",
-    "replayed": "ours, replayed labels",
-    "live_ready": "ours, live, batches ready",
-    "replayed_ready": "ours, replayed, batches ready",
-}
-KEY = ["device", "threads", "image_size", "batch_size", "images"]
-_NAME = "distillation_epoch"
-_MEMORY_SECONDS = 0.5
+MEAN, STD = faces.IMAGENET_MEAN, faces.IMAGENET_STD
+DEVICE = pick_device("auto")
+EPOCHS = 2  # the first one warms up, the second one is timed
+OTHERS = 8  # crops for validation and test, and of the teacher's one step
 
 
-def tree_memory(process: int) -> float:
-    """Return the MB of memory of `process` and all its descendants; NaN where /proc is missing.
+def plain(work: Path, size: int, batch: int) -> float:
+    """Time the plain design: PIL, torchvision, float32, a live teacher, `.item()` at each step."""
+    steps = [
+        transforms.RandomResizedCrop(size, faces.CROP_SCALE, faces.CROP_RATIO),
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomRotation(faces.ROTATION_DEGREES, transforms.InterpolationMode.BILINEAR),
+        transforms.ColorJitter(faces.JITTER, faces.JITTER, faces.JITTER),
+        transforms.ToTensor(),
+        transforms.Normalize(MEAN, STD),
+    ]
+    dataset = ImageFolder(work / "crops/train", transforms.Compose(steps))
+    loader = torch.utils.data.DataLoader(
+        dataset, batch, shuffle=True, drop_last=True, num_workers=os.cpu_count(),
+        persistent_workers=True, pin_memory=DEVICE.type == "cuda",
+    )  # fmt: skip
+    student, teacher = networks(size, classes=1)
+    student.set_distilled_training(True)
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-5)
+    loss_of = nn.BCEWithLogitsLoss()
 
-    The proportional set size: a page that a loader's workers share counts once.
+    def step(images: torch.Tensor, labels: torch.Tensor) -> float:
+        images, labels = images.to(DEVICE), labels.to(DEVICE).float()
+        by_class, by_distillation = student(images)
+        with torch.no_grad():
+            target = (teacher(images)[:, 0] > 0).float()
+        loss = loss_of(by_class[:, 0], labels) + loss_of(by_distillation[:, 0], target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return time_epoch(loader, step)
+
+
+def timm_task(work: Path, size: int, batch: int) -> float:
+    """Time timm's `TokenDistillationTask` with timm's loader, in low precision, channels last.
+
+    Two classes, because with one timm's hard label is always 0. The rotation, which timm's
+    transforms lack, is put among them.
     """
-    total, waiting, known = 0.0, [process], False
-    while waiting:
-        folder = Path(f"/proc/{waiting.pop()}")
-        try:
-            lines = (folder / "smaps_rollup").read_text().splitlines()
-            for children in folder.glob("task/*/children"):
-                waiting += children.read_text().split()
-        except OSError:
-            continue
-        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
-        known = True
-    return total if known else float("nan")
+    loader = create_loader(
+        ImageFolder(work / "crops/train"), (3, size, size), batch, is_training=True, hflip=0.5,
+        scale=faces.CROP_SCALE, ratio=faces.CROP_RATIO, color_jitter=(faces.JITTER,) * 3,
+        interpolation="bilinear", mean=MEAN, std=STD, num_workers=os.cpu_count(),
+        pin_memory=DEVICE.type == "cuda", device=DEVICE,
+    )  # fmt: skip
+    degrees, bilinear = faces.ROTATION_DEGREES, transforms.InterpolationMode.BILINEAR
+    loader.dataset.transform.transforms.insert(2, transforms.RandomRotation(degrees, bilinear))
+    student, teacher = networks(size, classes=2)
+    loss_of = nn.CrossEntropyLoss()
+    task = TokenDistillationTask(
+        student, teacher, criterion=loss_of, distill_type="hard", device=DEVICE, verbose=False
+    )
+    task.to(device=DEVICE, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-5)
+    dtype = precision(DEVICE, amp=True)
+    scaler = torch.amp.GradScaler(DEVICE.type, enabled=dtype == torch.float16)
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> None:
+        images = images.contiguous(memory_format=torch.channels_last)
+        with autocast(DEVICE, dtype):
+            loss = task(images, labels)["loss"]
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    return time_epoch(loader, step)
 
 
-def run_variant(variant: str, setting: Setting, folder: Path, cores: list[int]) -> dict:
-    """Measure `variant` in a process of its own on `cores`, with its peak `memory_mb`.
-
-    Raises `StudyError` with the process's last words where it fails.
-    """
-    write_json(folder / "setting.json", asdict(setting))
-    script = str(Path(__file__).with_name("distillation_variants.py"))
-    files = [str(folder / name) for name in ("setting.json", "result.json")]
-    environment = os.environ | {"OMP_NUM_THREADS": str(setting.threads)}
-    with open(folder / "log.txt", "w+") as log:
-        process = subprocess.Popen(
-            [sys.executable, script, variant, *files],
-            env=environment, cwd=project_path("."), stdout=log, stderr=log,
-        )  # fmt: skip
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(process.pid, cores)
-        peak, done = [float("nan")], threading.Event()
-
-        def watch() -> None:
-            while not done.wait(_MEMORY_SECONDS):
-                peak[0] = np.fmax(peak[0], tree_memory(process.pid))
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            process.wait()
-        finally:
-            process.kill()
-            done.set()
-            watcher.join()
-        if process.returncode:
-            log.seek(0)
-            last = (log.read().strip().splitlines() or ["no word"])[-1]
-            raise StudyError(f"The variant {variant} ended with {process.returncode}: {last}")
-    return json.loads((folder / "result.json").read_text()) | {"memory_mb": peak[0]}
+def ours(work: Path, size: int, batch: int) -> float:
+    """Time this project's training, through the function that chapter 4 calls."""
+    own = {"student": "deit_tiny", "teacher_dir": str(work / "teacher")}
+    parameters = study_parameters(work / "crops", size, batch, **own)
+    with tempfile.TemporaryDirectory() as folder:
+        return float(distil_student(parameters, folder).history["seconds"].iloc[-1])
 
 
-def measure_setting(
-    setting: Setting, images: int, repeats: int, variants: list[str], runs_file: Path
-) -> None:
-    """Measure all `variants` in turn, `repeats` times, and add each measurement to `runs_file`.
-
-    `images`: how many training crops at most; what does not fill a batch is left out.
-    """
-    everything = read_csv(runs_file) if runs_file.is_file() else pd.DataFrame()
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        there = take_crops(setting.crops_dir, folder / "crops", images)
-        count = min(images, there) // setting.batch_size * setting.batch_size
-        if count == 0:
-            raise StudyError(
-                f"The {there} training crops in {setting.crops_dir} do not fill a batch of "
-                f"{setting.batch_size}."
-            )
-        take_crops(setting.crops_dir, folder / "crops", count)
-        setting = replace(
-            setting, crops_dir=str(folder / "crops"), teacher_dir=setting.teacher_dir or name
-        )
-        key = {"device": setting.device, "threads": setting.threads, "images": count}
-        key |= {"image_size": setting.image_size, "batch_size": setting.batch_size}
-        mine = pd.Series(True, index=everything.index)
-        for column, value in key.items():
-            mine &= everything[column] == value if len(everything) else True
-        rows = everything[mine].to_dict("records")
-        others = everything[~mine]
-        wanted = {(repeat, variant) for repeat in range(repeats) for variant in variants}
-        done = {(row["repeat"], row["variant"]): row for row in rows}
-        if wanted <= set(done):
-            done = {}
-        if setting.teacher_dir == name:
-            setting = replace(setting, teacher_dir=str(folder / "teacher"))
-            make_teacher(setting)
-        what = f"{setting.image_size} px, batch {setting.batch_size}"
-        with tqdm(total=len(wanted), initial=len(wanted & set(done)), desc=what) as bar:
-            for repeat in range(repeats):
-                shift = repeat % len(variants)
-                for variant in variants[shift:] + variants[:shift]:
-                    if (repeat, variant) in done:
-                        continue
-                    known = [row for row in done.values() if row["variant"] == variant]
-                    chosen = known[0]["precision"] if known else None
-                    result = run_variant(
-                        variant,
-                        replace(setting, precision=chosen),
-                        folder,
-                        cores[-setting.threads :],
-                    )
-                    rate = count / result["seconds"]
-                    row = key | {"variant": variant, "repeat": repeat} | result
-                    done[repeat, variant] = row | {"images_per_second": rate}
-                    table = pd.concat([others, pd.DataFrame(list(done.values()))])
-                    write_csv(runs_file, table)
-                    bar.update()
+VARIANTS = {"plain": plain, "timm": timm_task, "ours": ours}
 
 
-def summarise(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a setting and variant: median, least and most of speed and of each ratio.
+def networks(size: int, classes: int) -> tuple[nn.Module, nn.Module]:
+    """Return a DeiT-Ti that is trained and a frozen ResNet-50."""
+    student = timm.create_model(
+        "deit_tiny_distilled_patch16_224", num_classes=classes, img_size=size
+    )
+    teacher = timm.create_model("resnet50", num_classes=classes)
+    return student.to(DEVICE).train(), teacher.to(DEVICE).eval().requires_grad_(False)
 
-    `ratio_to_<variant>` is speed over that variant's speed in the same repetition;
-    `share_of_ready` the speed of ours over that with the batches ready on the device.
-    """
+
+def time_epoch(loader: object, step: Callable) -> float:
+    """Return the seconds of the last of `EPOCHS` epochs."""
+    for _ in range(EPOCHS):
+        begin = time.perf_counter()
+        for images, labels in loader:
+            step(images, labels)
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def study_parameters(crops: Path, size: int, batch: int, **own: object) -> SimpleNamespace:
+    """Return the parameters of notebook 03 or 04: `config/synpain.yaml` at this setting."""
+    chosen = read_config("config/synpain.yaml") | {"crops_dir": str(crops), "seed": 0}
+    chosen |= {"teacher": "resnet50", "init": "scratch", "image_size": size, "batch_size": batch}
+    epochs = {"teacher_epochs": 1, "student_epochs": EPOCHS}
+    return SimpleNamespace(**chosen | epochs | {"allow_weak_teacher": True} | own)
+
+
+def take_crops(source: Path, folder: Path, count: int) -> None:
+    """Copy `count` training crops and a few others to `folder`/<split>/<label>/."""
+    table = faces.read_manifest(source)
+    most = {"train": count, "validation": OTHERS, "test": OTHERS}
+    taken = pd.concat([table[table["split"] == split][:n] for split, n in most.items()])
+    paths = taken["split"] + "/" + taken["label"] + "/" + taken["path"].map(lambda x: Path(x).name)
+    for old, new in zip(taken["path"], paths, strict=True):
+        (folder / new).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / old, folder / new)
+    write_csv(folder / "manifest.csv", taken.assign(path=paths))
+
+
+def measure(source: Path, size: int, batch: int, images: int, repeats: int) -> pd.DataFrame:
+    """Return the images a second of each variant, a row a repetition and a column a variant."""
     rows = []
-    for key, group in runs.groupby(KEY, sort=False):
-        speed = group.pivot(index="repeat", columns="variant", values="images_per_second")
-        for variant in [name for name in VARIANTS if name in speed]:
-            mine = group[group["variant"] == variant]
-            row = dict(zip(KEY, key, strict=True)) | {"variant": variant, "repeats": len(mine)}
-            row["precision"] = mine["precision"].iloc[0]
-            measured = {"images_per_second": speed[variant]}
-            for other in ("reference", "timm", "timm_channels_last"):
-                if other in speed:
-                    measured[f"ratio_to_{other}"] = speed[variant] / speed[other]
-            if f"{variant}_ready" in speed:
-                measured["share_of_ready"] = speed[variant] / speed[f"{variant}_ready"]
-            for name, values in measured.items():
-                row[name] = values.median()
-                row[f"{name}_least"], row[f"{name}_most"] = values.min(), values.max()
-            for name in ("memory_mb", "gpu_memory_mb", "teacher_precision"):
-                if name in mine:
-                    values = mine[name]
-                    row[name] = values.iloc[0] if values.dtype.kind not in "fi" else values.max()
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        take_crops(source, work / "crops", images // batch * batch)
+        take_crops(source, work / "few", OTHERS)
+        train_teacher(study_parameters(work / "few", size, OTHERS), work / "teacher")
+        for repeat in tqdm(range(repeats), f"{size} px, batch {batch}", unit="repetition"):
+            shift = repeat % len(VARIANTS)
+            row = {}
+            for variant in [*VARIANTS][shift:] + [*VARIANTS][:shift]:
+                command = [sys.executable, __file__, "--child", variant, name, str(size)]
+                done = subprocess.run([*command, str(batch)], capture_output=True, text=True)
+                if done.returncode:
+                    sys.exit(f"The variant {variant} failed:\n{done.stderr[-2000:]}")
+                row[variant] = images // batch * batch / json.loads(done.stdout.splitlines()[-1])
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def in_words(summary: pd.DataFrame) -> str:
-    """Return the table as text, a block for each setting."""
+def summarise(speed: pd.DataFrame) -> pd.DataFrame:
+    """Return median, least and most of each variant's speed and of ours over it.
 
-    def spread(row: pd.Series, name: str) -> str:
-        value = row.get(name, np.nan)
-        if np.isnan(value):
-            return ""
-        return f"{value:.2f} [{row[f'{name}_least']:.2f}, {row[f'{name}_most']:.2f}]"
-
-    blocks = []
-    for key, group in summary.groupby(KEY, sort=False):
-        about = dict(zip(KEY, key, strict=True))
-        heading = ", ".join(f"{name} {value}" for name, value in about.items())
-        columns = {
-            "images/s": "images_per_second",
-            "to reference": "ratio_to_reference",
-            "to timm": "ratio_to_timm",
-            "to timm, channels last": "ratio_to_timm_channels_last",
-            "of ready batches": "share_of_ready",
-        }
-        table = pd.DataFrame(
-            {
-                label: [spread(row, name) for _, row in group.iterrows()]
-                for label, name in columns.items()
-            },
-            index=[LABELS[name] for name in group["variant"]],
-        )
-        table.insert(0, "precision", group["precision"].to_numpy())
-        table["memory, MB"] = group["memory_mb"].map("{:.0f}".format).to_numpy()
-        if "gpu_memory_mb" in group and group["gpu_memory_mb"].notna().any():
-            table["GPU memory, MB"] = group["gpu_memory_mb"].map("{:.0f}".format).to_numpy()
-        blocks.append(f"{heading} (median [least, most])\n{table.to_string()}")
-    return "\n\n".join(blocks)
+    `speed`: see `measure`; ratios are taken within its rows.
+    """
+    rows = []
+    for name, mine in speed.items():
+        row = {"variant": name}
+        for column, x in (("images_per_second", mine), ("ours_over_it", speed["ours"] / mine)):
+            row |= {column: x.median(), f"{column}_least": x.min(), f"{column}_most": x.max()}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
-def draw(summary: pd.DataFrame) -> plt.Figure:
-    """Draw speed (bars: median, lines: least to most) and peak memory, a row for each setting."""
-    groups = list(summary.groupby(KEY, sort=False))
-    size = (10.5, 0.9 + 0.42 * len(summary))
-    heights = [1 + len(group) for _, group in groups]
-    fig, axes = plt.subplots(
-        len(groups), 2, figsize=size, squeeze=False, width_ratios=[3, 2], height_ratios=heights
-    )
-    colour = {"reference": COLOURS["none"], "timm": "#A6A6A6"}
-    for (key, group), (left, right) in zip(groups, axes, strict=True):
-        about = dict(zip(KEY, key, strict=True))
-        colours = [colour.get(name.split("_")[0], COLOURS["resnet50"]) for name in group["variant"]]
-        names = [LABELS[name] for name in group["variant"]]
-        speed, least, most = (
-            group[f"images_per_second{end}"].to_numpy() for end in ("", "_least", "_most")
-        )
-        bars(left, names, speed, colours=colours, form="{:,.3g}")
-        left.hlines(np.arange(len(names)) + 0.25, least, most, color=COLOURS["truth"], linewidth=1)
-        bars(right, [""] * len(names), group["memory_mb"], colours=colours, form="{:,.0f}")
-        left.set_title(
-            f"{about['image_size']} px, batch {about['batch_size']} ({about['device']}, "
-            f"threads: {about['threads']})"
-        )
-        left.set_xlabel("images a second")
-        right.set_xlabel("peak memory, MB")
-    return fig
-
-
-def main(arguments: list[str] | None = None) -> pd.DataFrame:
-    """Measure by the command line's arguments, write tables and figure, and return the summary."""
+def main() -> None:
+    """Measure by the command line's arguments, print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--crops-dir", default="data/crops/quick")
-    parser.add_argument(
-        "--teacher-dir", default="",
-        help="run folder of a ResNet-50 trained at this image size; without it an untrained one",
-    )  # fmt: skip
-    parser.add_argument("--settings", nargs="+", default=["224x32"], help="image size x batch size")
-    parser.add_argument("--images", type=int, default=256, help="training crops an epoch, at most")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="0: as many as there are cores")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--results-dir", default="results/benchmarks")
-    parser.add_argument("--figures-dir", default="figures/benchmarks")
-    given = parser.parse_args(arguments)
-    device = given.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    results = project_path(given.results_dir)
-    runs_file = results / f"{_NAME}_runs.csv"
-    for text in given.settings:
-        image_size, batch_size = (int(part) for part in text.split("x"))
-        setting = Setting(
-            given.crops_dir, given.teacher_dir, device, image_size, batch_size,
-            given.threads or available,
-        )  # fmt: skip
-        measure_setting(setting, given.images, given.repeats, given.variants, runs_file)
-    summary = summarise(read_csv(runs_file))
-    write_csv(results / f"{_NAME}.csv", summary)
-    use_style()
-    figure = draw(summary)
-    save_fig(figure, given.figures_dir, _NAME)
-    plt.close(figure)
-    print(in_words(summary))
-    return summary
+    parser.add_argument("--crops-dir", default="data/crops/standin")
+    parser.add_argument("--settings", nargs="+", default=["224x32", "112x32"], help="size x batch")
+    parser.add_argument("--images", type=int, default=256, help="training crops an epoch")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        variant, work, size, batch = given.child
+        print(json.dumps(VARIANTS[variant](Path(work), int(size), int(batch))))
+        return
+    tables = []
+    for setting in given.settings:
+        size, batch = (int(part) for part in setting.split("x"))
+        speed = measure(project_path(given.crops_dir), size, batch, given.images, given.repeats)
+        about = {"device": DEVICE.type, "threads": torch.get_num_threads(), "image_size": size}
+        tables.append(summarise(speed).assign(batch_size=batch, repeats=given.repeats, **about))
+    table = pd.concat(tables).round(3)
+    print(table.to_string(index=False))
+    write_csv(project_path("benchmarks/results/distillation_epoch.csv"), table)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except StudyError as error:
-        sys.exit(str(error))
+    main()

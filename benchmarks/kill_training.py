@@ -1,22 +1,20 @@
-"""Kill a training with SIGKILL at random moments, and compare how it ends with undisturbed runs.
+"""Kill a training with SIGKILL in every kind of place; compare its end with undisturbed runs.
 
-    python benchmarks/kill_training.py [--kills 20] [--seed 0]
+    python benchmarks/kill_training.py
 
-A DeiT-Ti student learns from a live ResNet-50 on 64 made-up faces of 32 pixels, on one thread and
-with a checkpoint every 0.3 seconds, so that kills hit steps, checkpoints and validation alike. Each
-training is killed and called again until it comes to its end, then the next one begins, until there
-were as many kills as asked for. Prints one line a kill and ends with an error unless every finished
-run has the same `predictions.csv` and `model.safetensors` as two undisturbed runs, and a run of
-another seed has not.
+A DeiT-Ti student learns from a live ResNet-50 on 40 made-up faces of 32 pixels. A process is made
+to kill itself at one of `PLACES`, then it is called again and killed at the next one, until the run
+comes to its end. Prints a line a kill, and ends with an error unless the run has the same
+`predictions.csv` and `model.safetensors`, bit by bit, as two undisturbed runs, and a run of another
+seed has not.
 """
 
 import argparse
-import hashlib
+import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,142 +22,113 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-RECIPE = {
-    **{"batch_size": 8, "optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0},
-    **{"schedule": "one_cycle", "lr_step": 1, "lr_gamma": 0.5, "clip_norm": 1.0},
-    **{"image_size": 32, "init": "scratch", "amp": True, "deterministic": True, "device": "cpu"},
-}
-EPOCHS, LONGEST_LIFE = 12, 6.0  # seconds after the training has begun to prepare itself
+from helpers.files import ROOT, sha256
+from helpers.parameters import read_config
+
+# What is about to happen for the n-th time in a process: a step of the optimiser, the second half
+# of a checkpoint's bytes, a finished file's name.
+PLACES = [("step", 1), ("step", 8), ("half", 1), ("half", 2), ("checkpoint.pt", 1), ("step", 7)]
+PLACES += [("model.safetensors", 1), ("predictions.csv", 1), ("metrics.json", 1)]
+RECIPE = read_config("config/quick.yaml") | {"optimizer": "adam", "batch_size": 8}
+RECIPE |= {"image_size": 32, "init": "scratch", "device": "cpu", "teacher": "resnet50"}
+RECIPE |= {"teacher_epochs": 1, "student_epochs": 5, "allow_weak_teacher": True}
 
 
-def make_crops(folder: Path, people: int = 48) -> None:
-    """Write made-up crops: noise, and a bright bar for pain."""
+def make_crops(folder: Path) -> None:
+    """Write made-up crops of 64 people: noise, and a bright bar for pain."""
     rng, rows = np.random.default_rng(0), []
     folder.mkdir()
-    for person in range(people):
-        identity = f"1{int(person % 2 == 0)}000{person:05d}"
-        split = "train" if person < 32 else "validation" if person < 40 else "test"
-        for side in ("left", "right"):
-            pain = person % 2 == 0 and side == "right"
-            pixels = rng.integers(60, 200, (40, 40, 3), dtype=np.uint8)
-            pixels[14:26] += np.uint8(30 if pain else 0)
-            image_id = f"{identity}_{side}"
-            Image.fromarray(pixels).save(folder / f"{image_id}.png")
-            row = {"image_id": image_id, "path": f"{image_id}.png", "identity": identity}
-            row |= {"side": side, "label": "Pain" if pain else "NoPain", "split": split}
-            rows.append(row | {"width": 40, "height": 40})
+    for person, split in enumerate(["train"] * 40 + ["validation", "test"] * 12):
+        pixels = rng.integers(60, 200, (40, 40, 3), dtype=np.uint8)
+        pixels[14:26] += np.uint8(30 * (person % 2))
+        row = {"image_id": f"{person}_right", "path": f"{person}.png", "identity": str(person)}
+        row |= {"side": "right", "label": ["NoPain", "Pain"][person % 2], "split": split}
+        Image.fromarray(pixels).save(folder / row["path"])
+        rows.append(row)
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
 
 
+def die_at(place: str, count: int) -> None:
+    """Have this process killed when `place` is reached for the `count`-th time."""
+    import torch
+
+    step, write, rename = torch.optim.Adam.step, Path.write_bytes, Path.replace
+    left = [count]
+
+    def reached(where: str) -> bool:
+        left[0] -= where == place
+        return where == place and left[0] == 0
+
+    def kill(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying_step(self, *given, **named):
+        return kill() if reached("step") else step(self, *given, **named)
+
+    def dying_write(self, content):
+        if self.name.startswith(".checkpoint") and reached("half"):
+            write(self, content[: len(content) // 2])
+            kill()
+        return write(self, content)
+
+    def dying_rename(self, target):
+        return kill() if reached(Path(target).name) else rename(self, target)
+
+    torch.optim.Adam.step = dying_step
+    Path.write_bytes, Path.replace = dying_write, dying_rename
+
+
 def train(work: Path, run: Path, seed: int) -> None:
-    """What a child process does: prepare the teacher where it is not there, train the student."""
-    import torch
+    """Train the student of `seed` into `run`; its teacher, in `work`, is made where it is not."""
+    from helpers.train import distil_student, train_teacher
 
-    from helpers.training import engine
-    from helpers.training.experiments import distil_student, train_teacher
-
-    torch.set_num_threads(1)
-    engine.CHECKPOINT_SECONDS = 0.3
-    parameters = RECIPE | {"crops_dir": str(work / "crops"), "teacher": "resnet50"}
-    teacher = SimpleNamespace(**parameters, seed=0, teacher_epochs=2)
-    train_teacher(teacher, work / "teacher")
-    print("ready", flush=True)
-    parameters |= {"teacher_dir": str(work / "teacher"), "student": "deit_tiny", "seed": seed}
-    parameters |= {"distillation": "soft", "temperature": 3.0, "teacher_labels": "online"}
-    parameters |= {"allow_weak_teacher": True, "student_epochs": EPOCHS}
-    distil_student(SimpleNamespace(**parameters), run)
+    given = RECIPE | {"crops_dir": str(work / "crops")}
+    if not (work / "teacher/metrics.json").is_file():
+        train_teacher(SimpleNamespace(**given, seed=0), work / "teacher")
+    given |= {"student": "deit_tiny", "teacher_dir": str(work / "teacher"), "seed": seed}
+    distil_student(SimpleNamespace(**given), run)
 
 
-def start(work: Path, run: Path, seed: int = 0) -> subprocess.Popen:
-    """Start a child process, and return it when it is about to train the student."""
-    words = [sys.executable, __file__, "--child", str(work), str(run), "--seed", str(seed)]
-    child = subprocess.Popen(
-        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    if child.stdout.readline().strip() != "ready":
-        raise SystemExit(child.stderr.read())
-    return child
+def call(work: Path, run: str, seed: int, place: str = "", count: int = 0) -> int:
+    """Call the training in a process of its own; return its exit status, negative if killed."""
+    words = [sys.executable, __file__, "--child", work, work / run, seed, place, count]
+    child = subprocess.run([str(word) for word in words], cwd=ROOT, capture_output=True, text=True)
+    if child.returncode not in (0, -signal.SIGKILL):
+        sys.exit(child.stderr)
+    return child.returncode
 
 
-def finish(child: subprocess.Popen) -> None:
-    """Wait for a child's end; end with its error if it failed."""
-    _, errors = child.communicate()
-    if child.returncode:
-        raise SystemExit(errors)
-
-
-def digest(run: Path) -> str:
-    """Return the hash of a run's predictions and weights."""
-    both = b"".join((run / name).read_bytes() for name in ("predictions.csv", "model.safetensors"))
-    return hashlib.sha256(both).hexdigest()
-
-
-def where(run: Path) -> str:
-    """Say where the newest checkpoint of a run stands."""
-    import torch
-
-    if not (run / "checkpoint.pt").is_file():
-        return "no checkpoint"
-    try:
-        state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
-    except Exception as error:  # it is the training's task to bear this
-        return f"unreadable ({type(error).__name__})"
-    position = state["position"] or {"epoch": len(state["history"]), "step": "end"}
-    return f"epoch {position['epoch']}, step {position['step']}"
-
-
-def main(kills: int, seed: int) -> None:
-    """Kill, resume, compare."""
-    rng = np.random.default_rng(seed)
+def main() -> None:
+    """Kill, call again, compare."""
     with tempfile.TemporaryDirectory(prefix="kill-training-") as name:
         work = Path(name)
         make_crops(work / "crops")
-        for run, own in (("undisturbed", 0), ("again", 0), ("another seed", 1)):
-            finish(start(work, work / run, own))
-        expected = digest(work / "undisturbed")
-        if digest(work / "again") != expected:
-            raise SystemExit("two processes gave two results")
-        if digest(work / "another seed") == expected:
-            raise SystemExit("another seed gave the same result")
-        print(f"undisturbed, twice: {expected[:16]}", flush=True)
-        done, finished, writing = 0, 0, 0
-        while done < kills:
-            run = work / f"killed {finished}"
-            while not (run / "metrics.json").is_file():
-                child = start(work, run)
-                if done < kills:
-                    life = rng.uniform(0, LONGEST_LIFE)
-                    try:
-                        child.communicate(timeout=life)
-                    except subprocess.TimeoutExpired:
-                        child.send_signal(signal.SIGKILL)
-                        child.communicate()
-                        done += 1
-                        half = sum(path.name.startswith(".checkpoint") for path in run.glob(".*"))
-                        writing += half
-                        place = where(run)
-                        note = ", while one was being written" if half else ""
-                        print(f"kill {done} after {life:.2f} s: {place}{note}", flush=True)
-                        continue
-                finish(child)
-            finished += 1
-            same = digest(run) == expected
-            print(f"run {finished} finished, identical: {same}", flush=True)
-            if not same:
-                raise SystemExit("a killed and resumed run ended otherwise")
-    print(f"{done} kills ({writing} in a checkpoint), {finished} runs, all identical")
+
+        def result(run: str) -> list[str]:
+            return [sha256(work / run / file) for file in ("predictions.csv", "model.safetensors")]
+
+        for run, seed in (("undisturbed", 0), ("again", 0), ("another seed", 1)):
+            call(work, run, seed)
+        expected = result("undisturbed")
+        if result("again") != expected or result("another seed") == expected:
+            sys.exit("Two processes of one seed differ, or two seeds do not.")
+        for place, count in PLACES:
+            if not call(work, "killed", 0, place, count):
+                sys.exit(f"The run ended before it was killed at {place} {count}.")
+            print(f"killed at {place} {count}", flush=True)
+        call(work, "killed", 0)
+        if result("killed") != expected:
+            sys.exit("The killed and resumed run ended otherwise.")
+        print(f"{len(PLACES)} kills, identical: {expected[1][:16]}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.child:
-        train(*chosen.child, chosen.seed)
+    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
+    if given := parser.parse_args().child:
+        folder, run_folder, own_seed, place, count = given
+        if place:
+            die_at(place, int(count))
+        train(Path(folder), Path(run_folder), int(own_seed))
     else:
-        began = time.monotonic()
-        main(chosen.kills, chosen.seed)
-        print(f"{time.monotonic() - began:.0f} s")
+        main()

@@ -1,15 +1,14 @@
-"""What a config costs on this machine: runs, hours, disk; from rates measured here.
+"""What a config costs on this machine, in hours; from rates measured here.
 
-    python benchmarks/study_cost.py --config config/synpain.yaml --pairs 5355
-    python benchmarks/study_cost.py --published benchmarks/timm_rtx3090.csv
+    python benchmarks/study_cost.py [--config config/synpain.yaml] [--pairs 5355]
+    python benchmarks/study_cost.py --published benchmarks/results/timm_rtx3090.csv
 
-Takes some pairs of the stand-in at SynPAIN's size through chapters 1 to 4 with the config's image
-size, batch size and precision, one epoch a run, and multiplies. Hours are of the device: GPU-hours
-where it is run on a GPU. Weights are random, which costs the same as any. With `--published` the
-rates are somebody else's, of a GPU that is not at hand, and only what needs a GPU is counted: a
-lower bound, as nothing but the networks was timed. Writes
-`results/benchmarks/study_cost_<config>.csv`, where rows of another machine stay, and for `synpain`
-the table in README.
+Takes some pairs of the stand-in at SynPAIN's size through chapters 1 and 2, trains each network on
+them for one epoch with the config's image size, batch size and precision, and multiplies. Hours are
+of the device: GPU-hours where it is run on a GPU. Weights are random, which costs the same as any.
+With `--published` the rates are somebody else's, of a GPU that is not at hand: a lower bound, as
+nothing but the networks was timed. Writes `benchmarks/results/study_cost_<config>.csv`, where rows
+of another device stay.
 """
 
 import argparse
@@ -19,27 +18,85 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
-from crop_halves import prepare_standin
+from PIL import Image
 from tqdm import tqdm
 
-from helpers.cropping.crops import crop_faces
+from helpers.crops import crop_faces
 from helpers.devices import pick_device, precision
-from helpers.errors import StudyError
-from helpers.files import project_path, read_csv, write_between, write_csv
-from helpers.inheritance.corruptions import conditions
-from helpers.networks.models import choose_attention
+from helpers.faces import load_faces
+from helpers.files import ROOT, project_path, read_csv, write_csv
+from helpers.models import ready
 from helpers.parameters import read_config
-from helpers.prose import markdown_table
-from helpers.training.experiments import distil_student, train_teacher
-from helpers.training.faces import load_faces
-from helpers.training.inference import predict
-from helpers.training.runs import Run, provenance
-from helpers.training.trained import trained_model
+from helpers.prepare import prepare_dataset
+from helpers.robustness import CONDITIONS
+from helpers.runs import provenance
+from helpers.train import distil_student, predict, train_teacher
 
-START, END = "<!-- cost, by benchmarks/study_cost.py -->", "<!-- end of cost -->"
-GB, HOUR = 1e9, 3600
-HERE = "measured here"
-_EPOCHS = {"teacher": "teacher_epochs", "student": "student_epochs"}
+PAIR_SIZE = (1312, 736)  # of SynPAIN, in pixels
+
+
+def measure(work: Path, config: dict, sample: int) -> pd.DataFrame:
+    """Return `training` and `scoring`, faces a second, of chapters 1 and 2 and of each network."""
+    (work / "raw").mkdir()
+    bundled = sorted((ROOT / "data/standin/pairs").glob("*.jpg"))
+    for path in bundled[:: len(bundled) // sample][:sample]:
+        with Image.open(path) as pair:
+            pair.resize(PAIR_SIZE, Image.Resampling.LANCZOS).save(work / "raw" / path.name)
+    begin = time.perf_counter()
+    prepare_dataset(work / "raw", work / "prepared", None, [0.7, 0.15, 0.15], 0)
+    middle = time.perf_counter()
+    settings = (config[name] for name in ("crop_size", "margin", "min_face_size", "device"))
+    crop_faces(work / "prepared", work / "crops", *settings)
+    seconds = {"01 prepare": middle - begin, "02 crop": time.perf_counter() - middle}
+    rows = [{"model": name, "training": 2 * sample / s} for name, s in seconds.items()]
+    recipe = config | {"seed": 0, "init": "scratch", "crops_dir": str(work / "crops")}
+    recipe |= {"teacher_epochs": 1, "student_epochs": 1, "teacher_dir": ""}
+    images = load_faces(work / "crops", config["image_size"]).images
+    device = pick_device(config["device"])
+    for name in tqdm([*config["teachers"], *config["students"]], "Training", unit="run"):
+        teaches = name in config["teachers"]
+        own = {"teacher": name} if teaches else {"student": name, "teacher": "none"}
+        train = train_teacher if teaches else distil_student
+        run = train(SimpleNamespace(**recipe, **own), work / name)
+        model, begin = ready(run, device), time.perf_counter()
+        predict(model, images, config["image_size"], precision(device, config["amp"]))
+        row = {"model": name, "training": run.history["images_per_second"][0]}
+        rows.append(row | {"scoring": len(images) / (time.perf_counter() - begin)})
+    return pd.DataFrame(rows)
+
+
+def costs(rates: pd.DataFrame, config: dict, pairs: int) -> pd.DataFrame:
+    """Return `runs`, `faces_per_second`, `hours_a_run` and `hours` of each arm, and their sum.
+
+    `rates`: see `measure`. A run trains its epochs, validates after each, and scores all faces at
+    its end; a pupil is trained while its teacher scores the same views. Chapter 6 scores the test
+    faces under every condition.
+    """
+    rates = rates.set_index("model")
+    training, scoring = rates["training"], rates["scoring"]
+    faces, seeds = 2 * pairs, len(config["seeds"])
+    train, validation, test = (faces * share for share in config["split_ratios"])
+    rows = [
+        {"arm": name, "runs": 1, "faces_per_second": rate, "hours_a_run": faces / rate / 3600}
+        for name, rate in training[scoring.isna()].items()
+    ]
+    arms = [("teacher", name, name, 0.0) for name in config["teachers"]]
+    for student in config["students"]:
+        arms.append(("student", f"{student}-none", student, 0.0))
+        arms += [("student", f"{student}-{t}", student, 1 / scoring[t]) for t in config["teachers"]]
+    disturbed = 0.0
+    for stage, arm, network, answer in arms:
+        rate = 1 / (1 / training[network] + answer)
+        epochs = config[f"{stage}_epochs"]
+        seconds = epochs * train / rate + (epochs * validation + faces) / scoring[network]
+        rows.append({"arm": arm, "runs": seeds, "faces_per_second": rate})
+        rows[-1]["hours_a_run"] = seconds / 3600
+        disturbed += len(CONDITIONS) * test * seeds / scoring[network] / 3600
+    rows.append({"arm": "06 what is inherited", "runs": 1, "hours_a_run": disturbed})
+    table = pd.DataFrame(rows)
+    table["hours"] = table["runs"] * table["hours_a_run"]
+    total = {"arm": "all", "runs": table["runs"].sum(), "hours": table["hours"].sum()}
+    return pd.concat([table, pd.DataFrame([total])], ignore_index=True)
 
 
 def main() -> None:
@@ -52,185 +109,19 @@ def main() -> None:
     given = parser.parse_args()
     config = read_config(given.config)
     if given.published:
-        rates = read_csv(project_path(given.published))
-        rows, device = published(rates, config), rates["device"].iloc[0]
-        source = f"by {rates['source'].iloc[0]}"
+        rates = read_csv(given.published)
+        device, source = rates.loc[0, ["device", "source"]]
     else:
         with tempfile.TemporaryDirectory() as work:
-            rows = measure(Path(work), config, given.sample)
-        device, source = provenance(pick_device(config["device"]))["device"], HERE
-    table = pd.DataFrame(costs(rows, config, given.pairs, given.sample))
-    table = table.assign(device=device, source=source)
-    path = project_path("results/benchmarks") / f"study_cost_{Path(given.config).stem}.csv"
+            rates = measure(Path(work), config, given.sample)
+        device, source = provenance(pick_device(config["device"]))["device"], "measured here"
+    table = costs(rates, config, given.pairs).round(3).assign(device=device, source=source)
+    print(table.drop(columns=["device", "source"]).fillna("").to_markdown(index=False))
+    path = project_path("benchmarks/results") / f"study_cost_{Path(given.config).stem}.csv"
     if path.is_file():
         before = read_csv(path)
         table = pd.concat([before[before["device"] != device], table], ignore_index=True)
     write_csv(path, table)
-    print(planning_table(path))
-    if Path(given.config).stem == "synpain":
-        write_between("README.md", START, END, planning_table(path))
-
-
-def planning_table(path: Path) -> str:
-    """Return the table at `path` as Markdown, machine by machine."""
-    parts = []
-    for device, rows in read_csv(path).groupby("device", sort=False):
-        total = rows[rows["stage"] == "all"].iloc[0]
-        if total["source"] == HERE:
-            parts.append(
-                f"{total['runs']} runs and chapters, {total['hours']:.0f} hours and "
-                f"{total['gb']:.0f} GB beside the data, at the rates measured on {device}:"
-            )
-        else:
-            parts.append(
-                f"At least {total['hours']:.1f} GPU-hours for what needs a GPU, at the rates "
-                f"published {total['source']} for {device}. Nothing but the networks was timed "
-                "there, in batches of hundreds of pictures made up on the GPU, and we have "
-                "measured no GPU:"
-            )
-        parts.append(markdown_table(readable(rows)))
-    return "\n\n".join(parts)
-
-
-def published(rates: pd.DataFrame, config: dict) -> list[dict]:
-    """Return a row an arm, as `measure` does, from published rates of the networks.
-
-    `rates`: `model`, `training_rate`, `scoring_rate` (pictures a second). A pupil is trained at its
-    own rate while its teacher scores the same pictures. Raises `StudyError` for a network that has
-    no rates, and for another image size than the rates are of.
-    """
-    known = rates.set_index("model")
-    wanted = [*config["teachers"], *config["students"]]
-    if missing := [name for name in wanted if name not in known.index]:
-        raise StudyError(f"There are no published rates of {', '.join(missing)}.")
-    if (sizes := set(rates["image_size"])) != {config["image_size"]}:
-        raise StudyError(f"The rates are of {sizes} pixels, not {config['image_size']}.")
-    training, scoring = known["training_rate"], known["scoring_rate"]
-    unknown = {"bytes": float("nan"), "prediction_bytes": float("nan")}
-    rows = [
-        {"stage": "teacher", "name": name, "training_rate": training[name]}
-        | {"scoring_rate": scoring[name]}
-        for name in config["teachers"]
-    ]
-    for student in config["students"]:
-        for teacher in ["none", *config["teachers"]]:
-            rate = 1 / training[student] + (1 / scoring[teacher] if teacher != "none" else 0)
-            rows.append({"stage": "student", "name": f"{student}-{teacher}"})
-            rows[-1] |= {"training_rate": 1 / rate, "scoring_rate": scoring[student]}
-    return [row | unknown for row in rows]
-
-
-def measure(work: Path, config: dict, sample: int) -> list[dict]:
-    """Return a row a stage: seconds and bytes of `sample` pairs, rates of training and scoring."""
-    begin = time.perf_counter()
-    prepare_standin(work, sample)
-    rows = [_step("01 prepare", begin, work / "standin")]
-    begin = time.perf_counter()
-    settings = (config[name] for name in ("crop_size", "margin", "min_face_size", "device"))
-    crop_faces(work / "standin", work / "crops", *settings)
-    rows.append(_step("02 crop", begin, work / "crops"))
-    arms = [("teacher", name, "") for name in config["teachers"]]
-    arms += [("student", s, t) for s in config["students"] for t in ["none", *config["teachers"]]]
-    for stage, name, teacher in tqdm(arms, desc="Training", unit="run"):
-        parameters = SimpleNamespace(**_recipe(config), crops_dir=str(work / "crops"))
-        folder = work / f"{stage}-{name}-{teacher}"
-        if stage == "teacher":
-            parameters.teacher = name
-            run = train_teacher(parameters, folder)
-        else:
-            parameters.student, parameters.teacher = name, teacher
-            parameters.teacher_dir = str(work / f"teacher-{teacher}-")
-            run = distil_student(parameters, folder)
-        rows.append({"stage": stage} | _rates(run, parameters))
-    return rows
-
-
-def _recipe(config: dict) -> dict:
-    one = dict.fromkeys(_EPOCHS.values(), 1)
-    return config | one | {"seed": 0, "init": "scratch", "allow_weak_teacher": True}
-
-
-def _step(stage: str, begin: float, folder: Path) -> dict:
-    seconds = time.perf_counter() - begin
-    return {"stage": stage, "name": "", "seconds": seconds, "bytes": _bytes(folder)}
-
-
-def _rates(run: Run, parameters: SimpleNamespace) -> dict:
-    """Return faces a second in training and in scoring, and the bytes of the run folder."""
-    device = pick_device(parameters.device)
-    model = trained_model(run, device)
-    dtype = precision(device, parameters.amp)
-    choose_attention(model, device, dtype)
-    images = load_faces(parameters.crops_dir, parameters.image_size).images
-    begin = time.perf_counter()
-    predict(model, images, parameters.image_size, dtype)
-    seconds = time.perf_counter() - begin
-    return {
-        "name": run.name,
-        "training_rate": run.history["images_per_second"].iloc[0],
-        "scoring_rate": len(images) / seconds,
-        "bytes": _bytes(run.folder),
-        "prediction_bytes": (run.folder / "predictions.csv").stat().st_size / len(images),
-    }
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def costs(rows: list[dict], config: dict, pairs: int, sample: int) -> list[dict]:
-    """Return the study's cost, one row a stage or arm and a last one with the sums.
-
-    Args:
-        rows: see `measure`.
-        config: the study's parameters; `split_ratios` are shares.
-        pairs: of the study.
-        sample: pairs that were measured on.
-    """
-    seeds, faces = len(config["seeds"]), 2 * pairs
-    train, validation, test = (faces * share for share in config["split_ratios"])
-    found = []
-    for row in rows:
-        cost = {"stage": row["stage"], "arm": row["name"]}
-        if "seconds" in row:
-            hours = row["seconds"] / sample * pairs / HOUR
-            cost |= {"runs": 1, "faces_per_second": 2 * sample / row["seconds"]}
-            found.append(cost | {"hours_a_run": hours, "gb": row["bytes"] / sample * pairs / GB})
-            continue
-        epochs = config[_EPOCHS[row["stage"]]]
-        seconds = epochs * train / row["training_rate"]
-        seconds += (epochs * validation + faces) / row["scoring_rate"]
-        bytes_each = row["bytes"] + (faces - 2 * sample) * row["prediction_bytes"]
-        cost |= {"runs": seeds, "faces_per_second": row["training_rate"]}
-        found.append(cost | {"hours_a_run": seconds / HOUR, "gb": seeds * bytes_each / GB})
-    scored = len(conditions()) * test * seeds
-    hours = sum(scored / row["scoring_rate"] for row in rows if "scoring_rate" in row) / HOUR
-    compare = {"stage": "05 compare", "arm": "", "runs": 1, "hours_a_run": hours, "gb": 0.0}
-    found.append(compare | {"faces_per_second": scored / hours / HOUR})
-    for cost in found:
-        cost["hours"] = cost["runs"] * cost["hours_a_run"]
-    sums = {name: sum(cost[name] for cost in found) for name in ("runs", "hours", "gb")}
-    return [*found, {"stage": "all", "arm": ""} | sums]
-
-
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of one machine for a reader."""
-    return pd.DataFrame(
-        {
-            "stage": row.stage,
-            "arm": "" if pd.isna(row.arm) else row.arm,
-            "runs": row.runs,
-            "faces a second": _shown(row.faces_per_second, 1),
-            "hours a run": _shown(row.hours_a_run, 2),
-            "hours": _shown(row.hours, 1),
-            "GB": _shown(row.gb, 1),
-        }
-        for row in table.itertuples()
-    )
-
-
-def _shown(value: float, digits: int) -> str:
-    return "" if pd.isna(value) else f"{value:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,21 @@
-"""Helpers of the study: one idea a file, a folder a part of the study, called by the notebooks.
+"""What the notebooks call: one flat package, to be read in this order.
 
-In the order in which they build on each other, each only on those before it:
+Each file builds only on files above it; one figure's or table's own code stands in its notebook.
 
-Shared by all: the files of this folder. `errors`, `files`, `parameters`, `devices`, `gpus`, `work`,
-`interrupts`; `metrics` and `bootstrap` (what is measured, and how sure); `figures` and `prose` (how
-it is shown).
-`dataset` (01), `cropping` (02), `networks`, `training` (03, 04: the protocol and the distillation),
-`pretraining` (the start `faces`).
-`evaluation` (05: the comparison), `writeup` (what a reader sees), `inheritance` and `inside` (05),
-`explorer` (06).
-`predict` (07), `export`, `release`.
+- `files`, `stats`, `text`, `parameters`: whole files and clear errors; metrics with intervals;
+  numbers as words; what notebooks and configs may be told.
+- `naming`, `pairs`, `splits`, `prepare`, `fetch` (chapter 1): what a file's name says; a pair cut
+  into two faces; people into splits; the manifest; SynPAIN from its hub.
+- `devices`, `crops`, `probes` (chapter 2): the machine and its precision; faces found, aligned and
+  cropped; what could be told without looking at a face.
+- `runs`, `models`, `faces`, `distil`, `train` (chapters 3 and 4): a run's folder and identity;
+  networks and their starts; batches of views; losses and teachers; the loop.
+- `compare`, `plots` (chapter 5): arms side by side, as tidy tables; one style for all figures.
+- `robustness`, `inside` (chapter 6): disturbed faces; layers and where a network looks.
+- `explorer`, `predict`, `export` (appendices): faces one by one; other pictures; ONNX.
+- `publish`, `page`: what is committed or given away; a study's pages.
+
+A new line goes where its question is asked: a metric into `stats`; what decides a training into
+`models`, `faces`, `distil` or `train`, whose code is part of every run's identity; a sentence or a
+figure into the notebook that shows it.
 """

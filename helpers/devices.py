@@ -1,67 +1,54 @@
 """Where the arithmetic happens: device, precision, determinism."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 
 import torch
 
-from helpers.errors import StudyError
-from helpers.gpus import claim_gpu
+from helpers.files import StudyError
 
 
 def pick_device(device: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` names.
+    """Return the device that `auto` (the fastest there is), `cpu`, `cuda` or `mps` names.
 
-    Of several GPUs it is one that no other process of the study has; see `gpus.claim_gpu`. Raises
-    `StudyError` for `cuda` without a GPU.
+    Of several GPUs it is the first that `CUDA_VISIBLE_DEVICES` shows. Raises `StudyError` for a
+    device that torch does not find.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise StudyError("The parameter device is cuda, and torch finds no CUDA device here.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        claim_gpu()
+    backends = {"cuda": torch.cuda, "mps": torch.backends.mps, "cpu": torch.cpu}
+    found = [name for name, backend in backends.items() if backend.is_available()]
+    device = found[0] if device == "auto" else device
+    if device not in found:
+        raise StudyError(f"torch finds no device '{device}' here: set device to auto or cpu.")
     return torch.device(device)
 
 
 def precision(device: torch.device, amp: bool) -> torch.dtype:
     """Return the type of autocast: bfloat16 where the hardware has it, float16 on an older GPU.
 
-    Without `amp`, and on a CPU that would emulate bfloat16 slowly, it is float32.
+    Without `amp`, on Apple's GPU, and on a CPU that would emulate bfloat16 slowly, it is float32.
     """
-    if not amp:
+    if not amp or device.type == "mps":
         return torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    # builds of torch without oneDNN, as Apple's, lack the operator that tells
+    has_bfloat16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return torch.bfloat16 if has_bfloat16 and has_bfloat16() else torch.float32
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Return autocast to `dtype`, or nothing for float32."""
-    if dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def set_determinism(seed: int, deterministic: bool) -> None:
-    """Seed torch, and let it use deterministic algorithms alone if `deterministic`."""
+    """Seed torch, and let it use deterministic algorithms alone if `deterministic`.
+
+    Call it before anything is computed on a GPU: cuBLAS reads its setting when it starts.
+    """
     if deterministic:
-        # cuBLAS reads it when it starts; without it torch refuses some operations on a GPU.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(deterministic)
     # Else every new tensor is filled with NaN first, in case something reads what nobody wrote.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = not deterministic
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Give each of torch's operations on the CPU one thread, for work that goes on side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

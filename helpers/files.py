@@ -1,27 +1,30 @@
-"""Paths relative to the project, and files that are either whole or absent."""
+"""Paths relative to the project, files that are whole or absent, errors that are one sentence."""
 
+import errno
 import gzip
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-
-from helpers.errors import StudyError
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
-# What a finished run's folder holds, the weights last.
-RUN_FILES = (
-    "params.json",
-    "history.csv",
-    "predictions.csv",
-    "metrics.json",
-    "model.safetensors",
-)
+
+
+class StudyError(Exception):
+    """Something that a user can mend: the message is one sentence, with the thing and the way out.
+
+    IPython shows the sentence alone.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
 
 
 def project_path(path: str | Path) -> Path:
@@ -36,7 +39,7 @@ def project_path(path: str | Path) -> Path:
 def short_path(path: str | Path) -> str:
     """Return `path` relative to the project's root where it lies below it, for display."""
     path = project_path(path)
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 def existing_folder(path: str | Path, holds: str) -> Path:
@@ -53,11 +56,13 @@ def existing_folder(path: str | Path, holds: str) -> Path:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`.
 
     A reader sees the old file or the new one, never half of it. The temporary name keeps the
-    suffix, because libraries choose the format by it.
+    suffix, because libraries choose the format by it. `durable`: the bytes are on the disk before
+    the name changes, so that a power cut leaves one of both. Raises `StudyError` where the disk is
+    full; what was there stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +72,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)
+        if durable:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StudyError(
+            f"The disk is full, so {short_path(path)} could not be written; what was there is "
+            "kept: make room and call again."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -75,7 +90,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | Path, content: dict) -> None:
@@ -83,44 +98,56 @@ def write_json(path: str | Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: str | Path) -> dict:
+    """Read a JSON file; raise `StudyError` where it is missing or no JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"The file {short_path(path)} does not exist.") from None
+    except ValueError as error:
+        raise StudyError(f"The file {short_path(path)} is not JSON: {error}.") from error
+
+
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
     """Write `table` to `path` without its index, whole or not at all.
 
     A path that ends in `.gz` is compressed; the same table gives the same bytes.
     """
+    text = table.to_csv(index=False, lineterminator="\n").encode()
     with replacing(path) as temporary:
-        if Path(path).suffix != ".gz":
-            table.to_csv(temporary, index=False)
-            return
-        with open(temporary, "wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
-            table.to_csv(file, index=False)
-
-
-def write_between(path: str | Path, start: str, end: str, text: str) -> None:
-    """Replace what stands between the marks `start` and `end` in the text file `path`.
-
-    Raises `StudyError` where a mark is missing.
-    """
-    path = project_path(path)
-    before, first, rest = path.read_text(encoding="utf-8").partition(start)
-    _, second, after = rest.partition(end)
-    if not (first and second):
-        raise StudyError(f"The file {short_path(path)} lacks the mark {end if first else start}.")
-    write_text(path, f"{before}{start}\n\n{text}\n\n{end}{after}")
+        packed = Path(path).suffix == ".gz"
+        temporary.write_bytes(gzip.compress(text, mtime=0) if packed else text)
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:
     """Read a table in which `image_id` and `identity` are text (an ID is no number).
 
-    Raises `StudyError` where the file is missing.
+    Raises `StudyError` where the file is missing or holds no table.
     """
     path = project_path(path)
     if not path.is_file():
         raise StudyError(f"The file {short_path(path)} does not exist.")
-    return pd.read_csv(path, dtype={"image_id": str, "identity": str})
+    try:
+        return pd.read_csv(path, dtype={"image_id": str, "identity": str})
+    except (ValueError, OSError, EOFError) as error:
+        raise StudyError(f"The file {short_path(path)} is not a table: {error}.") from error
 
 
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def side_by_side(function: Callable, items: Sequence, description: str, unit: str) -> Iterator:
+    """Yield `function(item)` for each item, in order, computed by up to four threads, with a bar.
+
+    Threads suffice where Pillow decodes and encodes: it lets go of Python's lock. An error in
+    `function` ends the run at its item; what was not begun by then is not begun.
+    """
+    pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+    try:
+        results = pool.map(function, items)
+        yield from tqdm(results, description, len(items), unit=unit, mininterval=2, delay=2)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,161 +1,149 @@
 """The notebooks' parameters: their names, types and choices, checked before anything runs.
 
-papermill only warns of a parameter that a notebook does not have, and passes `-p seeds '[0,1]'` as
-text; here both are errors. A config file holds the parameters of all the notebooks, so a name
-is unknown only where none of them has it.
+One model holds the parameters of all notebooks, and a config file (`papermill -f`) gives those of a
+whole study, so a name is unknown only where no notebook has it. papermill itself only warns of an
+unknown name, and passes `-p split_ratios '[0.7, 0.15, 0.15]'` as text; here both are errors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Annotated, Literal, get_type_hints
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from helpers.errors import StudyError
-from helpers.files import project_path, short_path
+from helpers.files import StudyError, project_path, short_path
 
-TEACHERS = ("resnet50", "swin", "swin_base")
-STUDENTS = ("deit_tiny", "deit_small", "deit_base")
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """What a parameter may be: its type, and the choices or the least value where it has them."""
-
-    type: type
-    choices: tuple = ()
-    least: float | None = None
-    optional: bool = False
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+Teacher = Literal["resnet50", "swin", "swin_base"]
+Student = Literal["deit_tiny", "deit_small", "deit_base"]
 
 
-_FOLDER = Parameter(str)
-_COUNT = Parameter(int, least=1)
-_SEED = Parameter(int, least=0)
+class Parameters(BaseModel):
+    """Every parameter of every notebook, and the study's own lists."""
 
-PARAMETERS = {
-    # 01 and 02
-    "raw_dir": _FOLDER,
-    "out_dir": _FOLDER,
-    "folds_file": Parameter(str, optional=True),
-    "split_ratios": Parameter(list),
-    "split_seed": _SEED,
-    "prepared_dir": _FOLDER,
-    "crop_size": Parameter(int, least=32),
-    "margin": Parameter(float, least=0),
-    "min_face_size": Parameter(int, least=20),
-    "device": Parameter(str, choices=("auto", "cpu", "cuda")),
-    # 03 and 04
-    "crops_dir": _FOLDER,
-    "teacher": Parameter(str, choices=TEACHERS),
-    "teacher_dir": _FOLDER,
-    "student": Parameter(str, choices=STUDENTS),
-    "distillation": Parameter(str, choices=("hard", "soft", "none")),
-    "temperature": Parameter(float, least=0.1),
-    "teacher_labels": Parameter(str, choices=("online", "replayed", "out_of_fold", "shuffled")),
-    "allow_weak_teacher": Parameter(bool),
-    "seed": _SEED,
-    "teacher_epochs": _COUNT,
-    "student_epochs": _COUNT,
-    "batch_size": _COUNT,
-    "optimizer": Parameter(str, choices=("adam", "adamw")),
-    "learning_rate": Parameter(float, least=0),
-    "weight_decay": Parameter(float, least=0),
-    "schedule": Parameter(str, choices=("step", "one_cycle")),
-    "lr_step": _COUNT,
-    "lr_gamma": Parameter(float, least=0),
-    "clip_norm": Parameter(float, least=0, optional=True),
-    "image_size": Parameter(int, least=32),
-    "init": Parameter(str),
-    "amp": Parameter(bool),
-    "deterministic": Parameter(bool),
-    # 05 and 06
-    "runs_dir": _FOLDER,
-    "figures_dir": _FOLDER,
-    "results_dir": _FOLDER,
-    "external_dir": Parameter(str, optional=True),
-    "bootstrap_samples": _COUNT,
-    "bootstrap_seed": _SEED,
-    # 07
-    "model_dir": _FOLDER,
-    "pictures_dir": _FOLDER,
-    "pairs": Parameter(bool),
-    "threshold": Parameter(float, least=0),
-    "most_pictures": _COUNT,
+    # 01 prepare, 02 crop
+    raw_dir: str
+    out_dir: str
+    folds_file: str | None
+    split_ratios: list[float]
+    split_seed: Seed
+    prepared_dir: str
+    crop_size: Annotated[int, Field(ge=32)]
+    margin: Amount
+    min_face_size: Annotated[int, Field(ge=20)]
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    # 03 train a teacher, 04 distil a student
+    crops_dir: str
+    teacher: Literal[Teacher, "none"]
+    teacher_dir: str
+    student: Student
+    distillation: Literal["hard", "soft", "none"]
+    temperature: Annotated[float, Field(ge=0.1)]
+    teacher_labels: Literal["online", "out_of_fold", "shuffled"]
+    allow_weak_teacher: bool
+    seed: Seed
+    teacher_epochs: Count
+    student_epochs: Count
+    batch_size: Count
+    optimizer: Literal["adam", "adamw"]
+    learning_rate: Amount
+    weight_decay: Amount
+    schedule: Literal["step", "one_cycle"]
+    lr_step: Count
+    lr_gamma: Amount
+    clip_norm: Amount | None
+    image_size: Annotated[int, Field(ge=32)]
+    init: str
+    amp: bool
+    deterministic: bool
+    # 05 compare, 06 what is inherited, A1 explore
+    runs_dir: str
+    figures_dir: str
+    results_dir: str
+    external_dir: str | None
+    bootstrap_samples: Count
+    bootstrap_seed: Seed
+    # A2 predict
+    model_dir: str
+    pictures_dir: str
+    pairs: bool
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    most_pictures: Count
     # the study's own lists, read by the Snakefile
-    "teachers": Parameter(list, choices=TEACHERS),
-    "students": Parameter(list, choices=STUDENTS),
-    "seeds": Parameter(list),
-}
+    teachers: list[Teacher]
+    students: list[Student]
+    seeds: list[Seed]
+
 
 RECIPE = (
     "batch_size optimizer learning_rate weight_decay schedule lr_step lr_gamma clip_norm "
     "image_size init amp deterministic device"
 ).split()
-NOTEBOOKS = {
-    "01_prepare_dataset": "raw_dir out_dir folds_file split_ratios split_seed".split(),
-    "02_crop_faces": "prepared_dir out_dir crop_size margin min_face_size device".split(),
-    "03_train_teacher": "crops_dir out_dir teacher seed teacher_epochs".split() + RECIPE,
-    "04_distill_student": (
-        "crops_dir out_dir teacher teacher_dir student distillation temperature teacher_labels "
-        "allow_weak_teacher seed student_epochs"
-    ).split()
-    + RECIPE,
-    "05_compare_teachers": (
-        "runs_dir figures_dir results_dir external_dir bootstrap_samples bootstrap_seed"
-    ).split(),
-    "06_explore_faces": "runs_dir results_dir".split(),
-    "07_predict_faces": "model_dir pictures_dir pairs threshold most_pictures out_dir".split(),
+_RUN, _ALL = "crops_dir out_dir teacher seed", "runs_dir crops_dir figures_dir results_dir"
+_TEACHING = "distillation temperature teacher_labels allow_weak_teacher"
+_NAMES = {
+    "01_prepare_dataset": "raw_dir out_dir folds_file split_ratios split_seed",
+    "02_crop_faces": "prepared_dir out_dir crop_size margin min_face_size device",
+    "03_train_teacher": f"{_RUN} teacher_epochs",
+    "04_distill_student": f"{_RUN} student_epochs teacher_dir student {_TEACHING}",
+    "05_compare_teachers": f"{_ALL} bootstrap_samples bootstrap_seed external_dir",
+    "06_what_is_inherited": f"{_ALL} bootstrap_samples bootstrap_seed device",
+    "A1_explore_faces": "runs_dir crops_dir results_dir",
+    "A2_predict_faces": "model_dir pictures_dir pairs threshold most_pictures out_dir",
 }
-STUDY_LISTS = ("teachers", "students", "seeds")
-# Given by the Snakefile or the command line, one value a run.
-PER_RUN = {
-    *("out_dir", "prepared_dir", "crops_dir", "teacher_dir", "runs_dir", "figures_dir"),
-    *("results_dir", "teacher", "student", "seed"),
-    *("model_dir", "pictures_dir", "pairs", "threshold", "most_pictures"),
+NOTEBOOKS = {n: names.split() + RECIPE * ("_epochs" in names) for n, names in _NAMES.items()}
+# Given by the Snakefile or the command line, one value a run; never in a config file.
+PER_RUN = (
+    "out_dir prepared_dir crops_dir teacher_dir runs_dir figures_dir results_dir teacher student "
+    "seed model_dir pictures_dir pairs threshold most_pictures"
+).split()
+_HINTS = {
+    "list_type": " (a list goes in by papermill's -f or -y, not by -p)",
+    "float_type": " (in YAML, write 1.0e-5 for 1e-5)",
 }
 
 
-def check(name: str, value: object, notebook: str | None = None) -> object:
-    """Return `value` as parameter `name` holds it, or raise `StudyError` with the reason.
+def _check(values: Mapping, names: Iterable[str], where: str) -> dict:
+    """Return `values` as the parameters `names` hold them, each of them and no other."""
+    types = get_type_hints(Parameters, include_extras=True)
+    config = ConfigDict(extra="forbid", strict=True)
+    model = create_model("Given", __config__=config, **{name: (types[name], ...) for name in names})
+    try:
+        return model(**values).model_dump()
+    except ValidationError as error:
+        raise StudyError(f"{where}: {_sentence(error.errors()[0])}") from None
 
-    A whole number is taken where a float is due. Text is never taken for a number or a list.
-    """
-    rule = PARAMETERS.get(name)
-    if rule is None:
-        raise StudyError(f"None of the notebooks has a parameter named '{name}'.")
-    if value is None and rule.optional:
-        return None
-    if rule.type is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, rule.type) or (isinstance(value, bool) and rule.type is not bool):
-        hint = ""
-        if isinstance(value, str) and rule.type is list:
-            hint = " (a list goes in by papermill's -f or -y, not by -p)"
-        elif isinstance(value, str) and rule.type is float:
-            hint = " (in YAML, write 1.0e-5 for 1e-5)"
-        raise StudyError(
-            f"The parameter {name} must be a {rule.type.__name__}, not {value!r}{hint}."
-        )
-    choices = rule.choices
-    if name == "teacher" and notebook == "04_distill_student":
-        choices = (*choices, "none")
-    for item in value if isinstance(value, list) else [value]:
-        if choices and item not in choices:
-            kind = name.rstrip("s") if isinstance(value, list) else name
-            raise StudyError(f"Unknown {kind} '{item}': choose one of {', '.join(choices)}.")
-    if rule.least is not None and value < rule.least:
-        raise StudyError(f"The parameter {name} must be at least {rule.least:g}, not {value}.")
-    return value
+
+def _sentence(error: dict) -> str:
+    """Return what pydantic found, as one sentence."""
+    name, value = error["loc"][0], error["input"]
+    if error["type"] == "extra_forbidden":
+        close = get_close_matches(name, Parameters.model_fields, 1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        return f"none of the notebooks has a parameter named '{name}'.{hint}"
+    if error["type"] == "missing":
+        return f"the parameter {name} is missing."
+    if error["type"] == "literal_error":
+        kind = name.rstrip("s") if len(error["loc"]) > 1 else name
+        return f"unknown {kind} {value!r}: choose one of {error['ctx']['expected']}."
+    reason = error["msg"].removeprefix("Input ")
+    return f"the parameter {name} {reason}, not {value!r}{_HINTS.get(error['type'], '')}."
 
 
 def collect(notebook: str, namespace: Mapping) -> SimpleNamespace:
     """Return the checked parameters of `notebook` out of its `globals()`.
 
     Call it in the cell after the parameters cell. Every plain value (text, number, list) that the
-    namespace holds by then is taken for a parameter. Folder names may hold `{teacher}`,
-    `{student}` and `{seed}`, which are filled in here. Raises `StudyError` for a name that no
-    notebook has, a missing one, or a value that does not fit.
+    namespace holds by then is taken for a parameter; those of other notebooks, which a config file
+    brings along, are passed over. Folder names may hold `{teacher}`, `{student}` and `{seed}`,
+    which are filled in here. Raises `StudyError` for a name that no notebook has, a missing one, or
+    a value that does not fit.
     """
     given = {
         name: value
@@ -164,14 +152,11 @@ def collect(notebook: str, namespace: Mapping) -> SimpleNamespace:
         and name not in ("In", "Out")
         and (value is None or isinstance(value, str | int | float | bool | list | tuple | dict))
     }
-    for name in given:
-        if name not in PARAMETERS:
-            raise StudyError(f"None of the notebooks has a parameter named '{name}'.")
-    values = {}
-    for name in NOTEBOOKS[notebook]:
-        if name not in given:
-            raise StudyError(f"The parameter {name} of {notebook} is missing.")
-        values[name] = check(name, given[name], notebook)
+    others = set(Parameters.model_fields) - set(NOTEBOOKS[notebook])
+    given = {name: value for name, value in given.items() if name not in others}
+    values = _check(given, NOTEBOOKS[notebook], notebook)
+    if notebook == "03_train_teacher" and values["teacher"] == "none":
+        raise StudyError(f"{notebook}: unknown teacher 'none': a teacher is to be trained.")
     fill = {key: values[key] for key in ("teacher", "student", "seed") if key in values}
     for name, value in values.items():
         if name.endswith("_dir") and value is not None:
@@ -179,12 +164,20 @@ def collect(notebook: str, namespace: Mapping) -> SimpleNamespace:
     return SimpleNamespace(**values)
 
 
-def read_config(path: str | Path) -> dict:
-    """Read and check a config file: a flat mapping of parameters and the study's three lists.
+def check_config(config: Mapping, name: str) -> dict:
+    """Return a config's values checked; `name` is what an error calls it.
 
-    Raises `StudyError` for a missing file, an unknown or missing name, or a value that does not
-    fit.
+    Raises `StudyError` for an unknown or missing name, one that is set for each run, or a value
+    that does not fit.
     """
+    for key in config:
+        if key in PER_RUN:
+            raise StudyError(f"{name}: {key} is set for each run, not in a config file.")
+    return _check(config, [key for key in Parameters.model_fields if key not in PER_RUN], name)
+
+
+def read_config(path: str | Path) -> dict:
+    """Read and check a config file, a flat mapping; raises as `check_config`, or for no file."""
     path = project_path(path)
     if not path.is_file():
         raise StudyError(f"The config file {short_path(path)} does not exist.")
@@ -194,14 +187,45 @@ def read_config(path: str | Path) -> dict:
     return check_config(config, short_path(path))
 
 
-def check_config(config: Mapping, name: str) -> dict:
-    """Return a config's values checked; `name` is what an error calls it. See `read_config`."""
-    expected = (set().union(*NOTEBOOKS.values()) | set(STUDY_LISTS)) - PER_RUN
-    for key in config:
-        if key not in PARAMETERS:
-            raise StudyError(f"{name}: none of the notebooks has a parameter named '{key}'.")
-        if key in PER_RUN:
-            raise StudyError(f"{name}: {key} is set for each run, not in a config file.")
-    for key in sorted(expected - set(config)):
-        raise StudyError(f"{name}: the parameter {key} is missing.")
-    return {key: check(key, value) for key, value in config.items()}
+@dataclass(frozen=True)
+class Ablation:
+    """The study again with one thing changed: its name, and what departs from the study's config.
+
+    Its runs lie below the study's, in `ablations/<name>/`; what it leaves alone it shares.
+    """
+
+    name: str
+    departures: Mapping
+
+    @property
+    def teaches_anew(self) -> bool:
+        """Whether its teachers differ from the study's."""
+        return bool(set(self.departures) & set(NOTEBOOKS["03_train_teacher"]))
+
+    @property
+    def trains_untaught(self) -> bool:
+        """Whether its student without a teacher differs from the study's."""
+        # What only a taught student reads leaves teachers and untaught students as they are.
+        read = {*NOTEBOOKS["04_distill_student"], "students"} - set(_TEACHING.split())
+        return bool(set(self.departures) & read)
+
+
+def read_ablations(folder: str | Path, study: Mapping) -> list[Ablation]:
+    """Return the ablations of `folder`, by name, checked against the config `study`.
+
+    Raises `StudyError` for a file that is not a mapping, departs in nothing, names a parameter
+    that no notebook has, or changes the faces (a parameter of chapters 1 or 2): these all runs of
+    a study share.
+    """
+    found = []
+    faces = {*NOTEBOOKS["01_prepare_dataset"], *NOTEBOOKS["02_crop_faces"]} - {"device"}
+    for path in sorted(project_path(folder).glob("*.yaml")):
+        departures = yaml.safe_load(path.read_text(encoding="utf-8"))
+        name = short_path(path)
+        if not isinstance(departures, dict) or not departures:
+            raise StudyError(f"{name} names nothing that departs from the study.")
+        checked = check_config({**study, **departures}, name)
+        if touched := sorted(faces & set(departures)):
+            raise StudyError(f"{name}: an ablation shares the study's faces, so not {touched[0]}.")
+        found.append(Ablation(path.stem, {key: checked[key] for key in departures}))
+    return found

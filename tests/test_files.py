@@ -1,106 +1,102 @@
-"""Files are whole or absent; paths count from the project's root."""
+"""Files are whole or absent; paths count from the project's root; errors are one sentence."""
 
+import errno
 import gzip
 import hashlib
+import os
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
-from helpers.errors import StudyError
-from helpers.files import (
-    ROOT,
-    existing_folder,
-    project_path,
-    read_csv,
-    replacing,
-    sha256,
-    short_path,
-    write_between,
-    write_csv,
-    write_json,
-    write_text,
-)
+from helpers import files
+from helpers.files import ROOT, StudyError, replacing, write_csv, write_text
+
+SLOW_WRITER = """
+import sys, time
+from helpers.files import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("half", flush=True)
+    time.sleep(60)
+"""
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def path(tmp_path):
+    write_text(tmp_path / "table.csv", "old")
+    return tmp_path / "table.csv"
+
+
+def write_half(path, error):
+    with replacing(path) as temporary:
+        assert (temporary.suffix, temporary.parent) == (path.suffix, path.parent)
+        temporary.write_text("half")
+        raise error
 
 
 def test_a_relative_path_counts_from_the_root_wherever_one_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert project_path("data/x") == ROOT / "data/x"
-    assert project_path(tmp_path) == tmp_path
-    assert short_path("data/x") == "data/x"
-    assert short_path(tmp_path) == str(tmp_path)
+    assert files.project_path("data/x") == ROOT / "data/x"
+    assert files.project_path(tmp_path) == tmp_path
+    assert [files.short_path(path) for path in ("data/x", tmp_path)] == ["data/x", str(tmp_path)]
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
-    path = tmp_path / "table.csv"
-    write_text(path, "old")
-
-    def fail_half_way():
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail_half_way()
+def test_killed_in_the_middle_of_a_write_leaves_the_old_file(path):
+    command = [sys.executable, "-c", SLOW_WRITER, path]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
+    assert writer.stdout.readline() == b"half\n"
+    writer.kill()
+    writer.wait()
     assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_appears_whole_and_keeps_its_suffix(tmp_path):
-    path = tmp_path / "deep" / "picture.png"
-    with replacing(path) as temporary:
-        assert temporary.suffix == ".png"
-        assert temporary.parent == path.parent
-        temporary.write_bytes(b"12")
-        assert not path.exists()
-    assert path.read_bytes() == b"12"
+    before = path.stat().st_ino
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert path.stat().st_ino != before  # another file took the name: nobody reads half of one
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_an_id_is_text_and_not_a_number(tmp_path):
-    table = pd.DataFrame({"image_id": ["1000000001_left"], "identity": ["1000000001"], "n": [3]})
-    write_csv(tmp_path / "t.csv", table)
-    pd.testing.assert_frame_equal(read_csv(tmp_path / "t.csv"), table)
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(path, monkeypatch):
+    with pytest.raises(IsADirectoryError):
+        write_half(path, IsADirectoryError())
+    sentence = r"^The disk is full, so .*table\.csv could not be written; what was there is kept:"
+    with pytest.raises(StudyError, match=sentence):
+        write_half(path, FULL)
+
+    def fsync(_):
+        raise FULL
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StudyError, match=sentence), replacing(path, durable=True):
+        pass
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_same_table_compressed_is_the_same_bytes(tmp_path):
-    table = pd.DataFrame({"image_id": ["é1", "2"], "x": [0.1, 1 / 3]})
-    for name in ("a.csv.gz", "b.csv.gz"):
-        write_csv(tmp_path / name, table)
-    first, second = ((tmp_path / name).read_bytes() for name in ("a.csv.gz", "b.csv.gz"))
-    assert first == second
+def test_a_table_comes_back_as_it_was_and_the_same_table_is_the_same_bytes(tmp_path):
+    table = pd.DataFrame({"image_id": ["0001_left"], "identity": ["0001"], "x": [1 / 3]})
+    first, second, plain = (tmp_path / name for name in ("a.csv.gz", "b.csv.gz", "plain.csv"))
+    for path in (first, second, plain):
+        write_csv(path, table)
+        pd.testing.assert_frame_equal(files.read_csv(path), table)
+    assert first.read_bytes() == second.read_bytes()
     # Bytes 4 to 8 of a gzip file are its time (RFC 1952); flag 8 would announce a name.
-    assert first[4:8] == b"\0\0\0\0"
-    assert first[3] == 0
-    write_csv(tmp_path / "plain.csv", table)
-    assert gzip.decompress(first) == (tmp_path / "plain.csv").read_bytes()
-    assert read_csv(tmp_path / "a.csv.gz")["x"].tolist() == [0.1, 1 / 3]
+    assert first.read_bytes()[3:8] == b"\0\0\0\0\0"
+    assert gzip.decompress(first.read_bytes()) == plain.read_bytes()
+    assert files.sha256(plain) == hashlib.sha256(plain.read_bytes()).hexdigest()
 
 
-def test_json_keeps_letters_beyond_ascii(tmp_path):
-    write_json(tmp_path / "p.json", {"name": "Müller"})
-    assert "Müller" in (tmp_path / "p.json").read_text(encoding="utf-8")
-
-
-def test_a_hash_is_that_of_the_bytes(tmp_path):
-    write_text(tmp_path / "t", "abc")
-    assert sha256(tmp_path / "t") == hashlib.sha256(b"abc").hexdigest()
-
-
-def test_a_folder_that_is_missing_or_empty_is_one_sentence(tmp_path):
+def test_what_is_missing_empty_or_broken_is_one_sentence(tmp_path):
     with pytest.raises(StudyError, match=r"^The folder no/x \(pairs\) does not exist\.$"):
-        existing_folder("no/x", "pairs")
+        files.existing_folder("no/x", "pairs")
     with pytest.raises(StudyError, match=r"\(pairs\) is empty\.$"):
-        existing_folder(tmp_path, "pairs")
-    with pytest.raises(StudyError, match=r"t\.csv does not exist\.$"):
-        read_csv(tmp_path / "t.csv")
-
-
-def test_text_between_marks_is_replaced_and_the_rest_kept(tmp_path):
-    path = tmp_path / "card.md"
-    path.write_text("before\n<a>\nold\n<b>\nafter\n")
-    write_between(path, "<a>", "<b>", "new")
-    write_between(path, "<a>", "<b>", "newer")
-    assert path.read_text() == "before\n<a>\n\nnewer\n\n<b>\nafter\n"
-    with pytest.raises(StudyError, match="lacks the mark <c>"):
-        write_between(path, "<a>", "<c>", "lost")
-    assert "newer" in path.read_text()
+        files.existing_folder(tmp_path, "pairs")
+    for read, kind in ((files.read_csv, "a table"), (files.read_json, "JSON")):
+        with pytest.raises(StudyError, match=r"no\.gz does not exist\.$"):
+            read(tmp_path / "no.gz")
+        (tmp_path / "t.gz").write_bytes(b"neither")
+        with pytest.raises(StudyError, match=rf"t\.gz is not {kind}: .*\.$"):
+            read(tmp_path / "t.gz")
+    assert StudyError("It broke.")._render_traceback_() == ["StudyError: It broke."]

@@ -1,108 +1,116 @@
-"""Heads and sizes of the models, against timm and published figures; starts: test_weights."""
+"""Heads, sizes and starts of the networks, against timm, published figures and frozen hashes."""
 
+import hashlib
+import json
+
+import huggingface_hub
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
-from helpers.errors import StudyError
-from helpers.networks.models import (
-    build_student,
-    build_teacher,
-    choose_attention,
-    count_macs,
-    count_parameters,
-    decision_logits,
-    head_logits,
-)
+from helpers import models
+from helpers.files import ROOT, StudyError
+from helpers.models import build_student, build_teacher, decision_logits, head_logits
 
-SIZE = 32
+DEIT, SWIN = "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224"
+STARTS = json.loads((ROOT / "tests/golden/engine.json").read_text())["starts"]
+BUILD = {
+    "resnet50": (build_teacher, "resnet50"),
+    SWIN: (build_teacher, "swin"),
+    DEIT: (build_student, "deit_tiny"),
+}
+VIEWS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def made(architecture, **options):
+    """Weights of an architecture as timm has them, each tensor with values of its own."""
+    torch.manual_seed(3)
+    state = timm.create_model(architecture, **options).state_dict()
+    moved = {k: v + 0.02 * torch.randn_like(v) for k, v in state.items() if v.is_floating_point()}
+    return state | moved
 
 
 @pytest.fixture(scope="module")
-def student():
+def files(tmp_path_factory):
+    """A folder with weights of 224 pixels and 1000 classes for all three backbones."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    for architecture in BUILD:
+        save_file(made(architecture), folder / f"{architecture}.safetensors")
+    return folder
+
+
+def test_two_heads_are_trained_apart_and_decide_as_timms():
     torch.manual_seed(0)
-    return build_student("deit_tiny", "scratch", SIZE)[0]
-
-
-def views(count: int = 2) -> torch.Tensor:
-    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_two_heads_are_two_outputs(student, training):
-    student.train(training)
-    logits = head_logits(student, views())
-    assert logits.shape == (2, 2)
-    assert not torch.allclose(logits[:, 0], logits[:, 1])
-
-
-def test_the_decision_of_a_distilled_student_is_timms_output(student):
-    student.eval()
-    with torch.no_grad():
-        ours = decision_logits(head_logits(student, views()), distilled=True)
-        timms = student(views())[:, 0]
-    torch.testing.assert_close(ours, timms)
-
-
-def test_each_loss_reaches_its_own_head_alone(student):
-    student.train()
-    for loss_of, untouched in ((0, student.head_dist), (1, student.head)):
+    student = build_student("deit_tiny", "scratch", 32)[0].train()
+    for head, untouched in ((0, student.head_dist), (1, student.head)):
         student.zero_grad()
-        head_logits(student, views())[:, loss_of].sum().backward()
+        logits = head_logits(student, VIEWS)
+        logits[:, head].sum().backward()
         assert untouched.weight.grad is None or not untouched.weight.grad.any()
+    logits = head_logits(student.eval(), VIEWS)
+    torch.testing.assert_close(decision_logits(logits, "both"), student(VIEWS)[:, 0])
 
 
-def test_a_student_without_teacher_decides_by_its_class_head():
-    logits = torch.tensor([[1.0, -3.0]])
-    assert decision_logits(logits, distilled=False).item() == 1.0
-    assert decision_logits(logits, distilled=True).item() == -1.0
+@pytest.mark.parametrize("name", STARTS)
+def test_the_start_from_faces_is_the_one_that_was_frozen(name):
+    """By the code before: every tensor but the heads, the file's hash, the student's new heads."""
+    torch.manual_seed(2)
+    build = build_student if name == "deit_tiny" else build_teacher
+    model, start = build(name, "faces", 112)
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        if key not in start["new"]:
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    assert digest.hexdigest() == STARTS[name]["body"]
+    assert (start["sha256"], start["loaded"]) == (STARTS[name]["file"], STARTS[name]["loaded"])
+    if name == "deit_tiny":
+        heads = model.head.weight[0, :4].tolist() + model.head_dist.weight[0, :4].tolist()
+        assert heads == pytest.approx(STARTS[name]["head"], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "swin"])
-def test_a_teacher_has_one_logit(name):
-    model, start = build_teacher(name, "scratch", SIZE)
-    assert head_logits(model.eval(), views()).shape == (2, 1)
-    assert start["init"] == "scratch"
+def test_size_and_cost_are_the_published_ones():
+    """DeiT-Ti of Touvron et al. 2021: 5.7 M with 1000 classes, 1.26 G."""
+    model, _ = build_student("deit_tiny", "scratch", 224)
+    assert models.count_parameters(model) == pytest.approx(5.7e6 - 999 * 193, rel=0.01)
+    assert models.count_macs(model, 224) == pytest.approx(1.26e9, rel=0.02)
 
 
-@pytest.mark.parametrize(
-    ("build", "name", "parameters", "macs"),
-    [
-        # He et al. 2016 (25.6 M with 1000 classes), 4.1 G; Liu et al. 2021 (28.3 M), 4.5 G;
-        # Touvron et al. 2021, DeiT-Ti (5.7 M), 1.3 G
-        (build_teacher, "resnet50", 25.6e6 - 999 * 2049, 4.1e9),
-        (build_teacher, "swin", 28.3e6 - 999 * 769, 4.5e9),
-        (build_student, "deit_tiny", 5.7e6 - 999 * 193, 1.26e9),
-    ],
-)
-def test_size_and_cost_are_the_published_ones(build, name, parameters, macs):
-    model, _ = build(name, "scratch", 224)
-    assert count_parameters(model) == pytest.approx(parameters, rel=0.01)
-    assert count_macs(model, 224) == pytest.approx(macs, rel=0.02)
+def test_a_student_starts_from_undistilled_weights_and_its_token_from_the_class_token(files):
+    source = timm.models.load_state_dict(str(files / f"{DEIT}.safetensors"))
+    student, _ = build_student("deit_tiny", str(files), 224)
+    for key in set(source) - {"pos_embed", "head.weight", "head.bias"}:
+        assert torch.equal(student.state_dict()[key], source[key]), key
+    assert torch.equal(student.dist_token, source["cls_token"])
+    place = source["pos_embed"]
+    assert torch.equal(student.pos_embed, torch.cat([place[:, :1], place], 1))
 
 
-@pytest.mark.parametrize("build", [build_teacher, build_student])
-def test_an_unknown_name_is_one_sentence(build):
-    with pytest.raises(StudyError, match=r"Unknown (teacher|student) 'vgg': choose one of"):
-        build("vgg", "scratch", SIZE)
+@pytest.mark.parametrize("architecture", BUILD)
+def test_weights_of_another_task_precision_and_size_fit(tmp_path, architecture):
+    """Half precision, 31 targets, another image size."""
+    build, name = BUILD[architecture]
+    options = {} if architecture == "resnet50" else {"img_size": 112}
+    half = made(architecture, num_classes=31, **options)
+    half = {k: v.half() if v.is_floating_point() else v for k, v in half.items()}
+    save_file(half, tmp_path / f"{architecture}.safetensors")
+    model, start = build(name, str(tmp_path), 64)
+    mine, rest = model.state_dict(), {*start["new"], *start["unused"]}
+    same = [k for k in mine if k in half and torch.equal(mine[k], half[k].to(mine[k].dtype))]
+    assert len(same) > 100
+    assert all(key.startswith(("fc.", "head")) for key in rest)
+    assert model.eval()(torch.zeros(1, 3, 64, 64)).isfinite().all()
 
 
-@pytest.mark.parametrize(("build", "name"), [(build_student, "deit_tiny"), (build_teacher, "swin")])
-def test_both_ways_to_compute_attention_give_the_same_gradients(build, name):
-    torch.manual_seed(0)
-    model, _ = build(name, "scratch", SIZE)
-    model.eval()  # Swin drops paths at random in training
-    gradients = {}
-    for device, dtype in (
-        ("cpu", torch.bfloat16),
-        ("cpu", torch.float32),
-        ("cuda", torch.bfloat16),
+def test_weights_that_cannot_be_had_or_do_not_fit_are_one_sentence(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    torch.save({"model": print}, tmp_path / "code.pth")
+    for name, init, sentence in (
+        ("resnet50", "imagenet", r"resnet50\.a2_in1k cannot be had .*: set init .* the hub"),
+        ("resnet50", files / f"{DEIT}.safetensors", r"resnet50: \d+ tensors are missing"),
+        ("resnet50", tmp_path / "code.pth", r"code\.pth cannot be had"),
     ):
-        choose_attention(model, torch.device(device), dtype)
-        fused = {module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")}
-        assert fused == {(device, dtype) != ("cpu", torch.bfloat16)}
-        model.zero_grad()
-        head_logits(model, views()).sum().backward()
-        gradients[device, dtype] = [parameter.grad.clone() for parameter in model.parameters()]
-    plain, fused, _ = gradients.values()
-    for mine, theirs in zip(plain, fused, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-3)
+        with pytest.raises(StudyError, match=sentence):
+            build_teacher(name, str(init), 224)

@@ -1,248 +1,94 @@
-"""The committed tables, recomputed from the committed predictions by other libraries.
+"""The committed tables from the committed predictions, and the chapter that shows them."""
 
-Everything here starts from `results/standin/runs/*/predictions.csv` and uses none of the helpers
-that made the tables.
-"""
+import ast
+from dataclasses import replace
 
-import itertools
-import json
-import re
-
+import matplotlib
+import nbformat
 import numpy as np
-import pandas as pd
 import pytest
-from committed import RESULTS, among, needs_results, read_runs, table
-from scipy.stats import spearmanr
-from sklearn import metrics as sk
-from statsmodels.stats.contingency_tables import mcnemar
+from sklearn.metrics import roc_auc_score
 
-from helpers.files import ROOT
+from helpers import compare
+from helpers.files import ROOT, read_csv
+from helpers.runs import load_runs
+from helpers.text import discussion
 
-CONTRASTS = ("all", "neutral", "expressive")
-pytestmark = needs_results
+matplotlib.use("agg")
+RESULTS = "results/standin"
+PUPILS = ("deit_tiny-swin", "deit_tiny-resnet50")
 
 
 @pytest.fixture(scope="module")
-def runs():
-    return read_runs()
+def study():
+    return compare.evaluate(load_runs(f"{RESULTS}/runs"), 2000, 0)
 
 
-def ece(positive, probability):
-    place = np.minimum((probability * 10).astype(int), 9)
-    return sum(
-        abs(probability[place == k].mean() - positive[place == k].mean()) * np.mean(place == k)
-        for k in np.unique(place)
-    )
+@pytest.mark.parametrize("name", ["metrics", "differences"])
+def test_the_committed_runs_give_the_committed_tables(study, name):
+    found, committed = study[1][name], read_csv(f"{RESULTS}/{name}.csv")
+    ends = ["estimate", "low", "high"]
+    keys = [key for key in ("kind", "first", "second", "arm", "contrast", "metric") if key in found]
+    found, committed = found.set_index(keys)[ends], committed.set_index(keys)[ends]
+    assert len(found) == len(committed)
+    np.testing.assert_allclose(found, committed.loc[found.index], rtol=0, atol=1e-9)
 
 
-METRICS = {
-    "accuracy": lambda y, p: sk.accuracy_score(y, p > 0.5),
-    "balanced_accuracy": lambda y, p: sk.balanced_accuracy_score(y, p > 0.5),
-    "sensitivity": lambda y, p: sk.recall_score(y, p > 0.5),
-    "specificity": lambda y, p: sk.recall_score(~y, p <= 0.5),
-    "f1": lambda y, p: sk.f1_score(y, p > 0.5),
-    "kappa": lambda y, p: sk.cohen_kappa_score(y, p > 0.5),
-    "auroc": sk.roc_auc_score,
-    "auprc": sk.average_precision_score,
-    "brier": sk.brier_score_loss,
-    "ece": ece,
-}
+def auroc(panel, arm, rows, weights=None):
+    """The mean over seeds, by scikit-learn."""
+    scores = panel.probabilities[arm]["probability"][:, rows]
+    return np.mean([roc_auc_score(panel.positive[rows], s, sample_weight=weights) for s in scores])
 
 
-def value(faces, metric, contrast, head="probability"):
-    faces = among(faces, contrast)
-    return METRICS[metric]((faces["label"] == "Pain").to_numpy(), faces[head].to_numpy())
+def test_the_primary_endpoint_is_scikit_learns_in_every_draw(study):
+    panel, _ = study
+    rows, found = panel.rows("expressive"), panel.difference(*PUPILS)
+    for value, weights in zip(found.draws[:25], panel.weights[:25, rows], strict=True):
+        known = [auroc(panel, arm, rows, weights) for arm in PUPILS]
+        assert value == pytest.approx(known[0] - known[1], abs=1e-12)
 
 
-def test_every_seed_of_every_metric(runs):
-    rows = table("seeds")
-    assert set(rows["metric"]) == set(METRICS)
-    assert len(rows) == sum(len(seeds) for seeds in runs.values()) * len(METRICS) * len(CONTRASTS)
-    for row in rows.itertuples():
-        expected = value(runs[row.arm][row.seed], row.metric, row.contrast)
-        assert row.estimate == pytest.approx(expected, abs=1e-9), row
+def test_groups_are_those_of_the_identity_by_scikit_learn(study):
+    panel, tables = study
+    names = ("Black", "South Asian", "Middle Eastern", "Caucasian", "Asian")
+    for row in tables["subgroups"].query("contrast == 'all' and group == 'ethnicity'").itertuples():
+        among = (panel.faces["identity"].str[4] == str(names.index(row.value))).to_numpy()
+        assert row.estimate == pytest.approx(auroc(panel, row.arm, among))
 
 
-def test_every_mean_over_seeds(runs):
-    rows = table("metrics")
-    for row in rows.itertuples():
-        expected = [value(faces, row.metric, row.contrast) for faces in runs[row.arm].values()]
-        assert row.estimate == pytest.approx(np.mean(expected), abs=1e-9), row
-        faces = among(next(iter(runs[row.arm].values())), row.contrast)
-        assert row.identities == faces["identity"].nunique()
-        assert (row.pain, row.other) == tuple(
-            (faces["label"] == k).sum() for k in ("Pain", "NoPain")
-        )
+def chapter(folder, config, runs="[ast]*"):
+    """Run notebook 05 here, but for its figures; return its names and all that it says in words."""
+    for path in (ROOT / RESULTS / "runs").glob(runs):
+        link = folder / "runs" / path.relative_to(ROOT / RESULTS / "runs")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    names, said = {}, []
+    for cell in nbformat.read(ROOT / "notebooks/05_compare_teachers.ipynb", 4).cells:
+        if cell.cell_type == "code" and "mystnb" not in cell.metadata:
+            body = ast.parse(cell.source).body
+            last = ast.Expression(body.pop().value) if isinstance(body[-1], ast.Expr) else None
+            exec(compile(ast.Module(body, []), "cell", "exec"), names)
+            if last:
+                said.append(str(getattr(eval(compile(last, "cell", "eval"), names), "data", "")))
+            if "parameters" in cell.metadata.get("tags", []):
+                names["runs_dir"] = str(folder / "runs")
+                names["results_dir"] = str(folder / config / "results")
+    answer = (folder / config / "results/answer.md").read_text()
+    return names["names"], answer, " ".join(said)
 
 
-def test_every_head(runs):
-    for row in table("heads").itertuples():
-        each = [value(f, row.metric, row.contrast, row.head) for f in runs[row.arm].values()]
-        assert row.estimate == pytest.approx(np.mean(each), abs=1e-9), row
+def test_the_committed_discussion_holds_and_a_flipped_finding_withholds_it(tmp_path):
+    names, answer, said = chapter(tmp_path, "standin")
+    assert answer.startswith("This leaves open which is higher")
+    assert "**There was little left to teach.**" in said
+    taught = names["taught"]
+    flipped = replace(taught, value=taught.value + 0.1, draws=taught.draws + 0.1)
+    withheld = discussion("notebooks/discussion/standin.md", names | {"taught": flipped}).data
+    assert "its claim `low(taught) < 0 < high(taught)` does not hold" in withheld
 
 
-def test_every_difference(runs):
-    for row in table("differences").itertuples():
-        a, b = (
-            np.mean([value(f, row.metric, row.contrast) for f in runs[arm].values()])
-            for arm in (row.first, row.second)
-        )
-        assert row.estimate == pytest.approx(a - b, abs=1e-9), row
-
-
-def test_every_share_of_a_gap(runs):
-    for row in table("gap_closed").itertuples():
-        untaught = f"{row.student.rpartition('-')[0]}-none"
-        student, teacher, alone = (
-            np.mean([value(f, "auroc", row.contrast) for f in runs[arm].values()])
-            for arm in (row.student, row.teacher, untaught)
-        )
-        assert row.gap_estimate == pytest.approx(teacher - alone, abs=1e-9)
-        if row.gap_low > 0:
-            expected = (student - alone) / (teacher - alone)
-            assert row.share_estimate == pytest.approx(expected, abs=1e-9)
-        else:
-            assert np.isnan(row.share_estimate)
-
-
-def test_every_mcnemar(runs):
-    for row in table("mcnemar").itertuples():
-        first, second = runs[row.first][row.seed], runs[row.second][row.seed_of_second]
-        first, second = among(first, row.contrast), among(second, row.contrast)
-        truth = (first["label"] == "Pain").to_numpy()
-        a = (first["probability"] > 0.5).to_numpy() == truth
-        b = (second["probability"] > 0.5).to_numpy() == truth
-        found = mcnemar([[sum(a & b), sum(a & ~b)], [sum(~a & b), sum(~a & ~b)]], exact=True)
-        assert (row.only_first, row.only_second) == (sum(a & ~b), sum(~a & b))
-        assert row.p == pytest.approx(found.pvalue, abs=1e-9)
-
-
-def decisions(faces):
-    return (faces["probability"] > 0.5).to_numpy()
-
-
-def test_fidelity_and_disagreement(runs):
-    for row in table("fidelity").itertuples():
-        pairs = [
-            (decisions(runs[row.teacher][seed]), decisions(faces))
-            for seed, faces in runs[row.student].items()
-        ]
-        assert row.agreement_estimate == pytest.approx(np.mean([np.mean(a == b) for a, b in pairs]))
-        kappa = np.mean([sk.cohen_kappa_score(a, b) for a, b in pairs])
-        assert row.kappa_estimate == pytest.approx(kappa)
-    for row in table("disagreement").itertuples():
-        if row.first == row.second and row.first != "labels":
-            found = [decisions(faces) for faces in runs[row.first].values()]
-            expected = [np.mean(a != b) for a, b in itertools.combinations(found, 2)]
-        elif "labels" in (row.first, row.second):
-            arm = row.first if row.second == "labels" else row.second
-            if arm == "labels":
-                continue
-            expected = [
-                np.mean(decisions(f) != (f["label"] == "Pain").to_numpy())
-                for f in runs[arm].values()
-            ]
-        else:
-            expected = [
-                np.mean(decisions(runs[row.first][s]) != decisions(runs[row.second][s]))
-                for s in runs[row.first]
-            ]
-        assert row.disagreement == pytest.approx(np.mean(expected)), row
-
-
-def test_error_consistency(runs):
-    for row in table("error_consistency").itertuples():
-        each = []
-        for seed in runs[row.student]:
-            pair = [among(runs[arm][seed], row.contrast) for arm in (row.student, row.teacher)]
-            right = [decisions(f) == (f["label"] == "Pain").to_numpy() for f in pair]
-            each.append(sk.cohen_kappa_score(*right))
-        assert row.kappa_estimate == pytest.approx(np.mean(each), abs=1e-9), row
-
-
-def test_subgroups(runs):
-    digit = {"gender": 2, "age": 3, "ethnicity": 4}
-    names = {
-        "gender": ("Man", "Woman"),
-        "age": ("Young", "Old"),
-        "ethnicity": ("Black", "South Asian", "Middle Eastern", "Caucasian", "Asian"),
-    }
-    for row in table("subgroups").itertuples():
-        code = str(names[row.group].index(row.value))
-        each = [
-            value(f[f["identity"].str[digit[row.group]] == code], "auroc", row.contrast)
-            for f in runs[row.arm].values()
-        ]
-        assert row.estimate == pytest.approx(np.mean(each), abs=1e-9), row
-
-
-def test_dose(runs):
-    attributes = pd.read_csv(ROOT / "data/standin/attributes.csv", dtype=str)
-    pspi = attributes.set_index("image_id")["pspi"].astype(float)
-    for row in table("dose_response").itertuples():
-        each = []
-        for faces in runs.get(row.arm, runs["swin"]).values():
-            right = faces[faces["side"] == "right"]
-            said = right["label"].eq("Pain") if row.arm == "labels" else right["probability"]
-            each.append(spearmanr(pspi[right.index], said).statistic)
-        assert row.rho_estimate == pytest.approx(np.mean(each), abs=1e-9), row
-
-
-def test_the_interval_of_the_primary_endpoint(runs):
-    """A plain loop over drawn people and scikit-learn, then the formula of `bootstrap`'s text."""
-    first, second = runs["deit_tiny-swin"], runs["deit_tiny-resnet50"]
-    seeds = sorted(first)
-    people = {
-        seed: [
-            {
-                person: (part["label"].eq("Pain").to_numpy(), part["probability"].to_numpy())
-                for person, part in among(arm[seed], "expressive").groupby("identity")
-            }
-            for arm in (first, second)
-        ]
-        for seed in seeds
-    }
-    names = sorted(people[seeds[0]][0])
-    generator = np.random.default_rng(1)
-    draws = np.empty((1000, len(seeds)))
-    for draw in draws:
-        drawn = generator.choice(names, len(names))
-        for place, seed in enumerate(seeds):
-            auroc = []
-            for arm in people[seed]:
-                truth, scores = zip(*(arm[person] for person in drawn), strict=True)
-                auroc.append(sk.roc_auc_score(np.concatenate(truth), np.concatenate(scores)))
-            draw[place] = auroc[0] - auroc[1]
-    each = [
-        value(first[s], "auroc", "expressive") - value(second[s], "auroc", "expressive")
-        for s in seeds
-    ]
-    apart = draws - draws.mean(axis=1, keepdims=True)
-    between = np.var(each, ddof=1)
-    luck = max(0, between - apart.var(axis=0).sum() / (len(seeds) - 1)) / len(seeds)
-    faces = draws.mean(axis=1).var()
-    row = table("differences").query(
-        "kind == 'taught' and contrast == 'expressive' and metric == 'auroc'"
-    )
-    width = (row["high"] - row["low"]).item()
-    if luck == 0:
-        low, high = np.quantile(draws.mean(axis=1), [0.025, 0.975])
-        assert width == pytest.approx(high - low, rel=0.12)
-    else:
-        from scipy.stats import t
-
-        freedom = (faces + luck) ** 2 / ((between / len(seeds)) ** 2 / (len(seeds) - 1))
-        freedom = max(freedom, len(seeds) - 1)
-        assert width == pytest.approx(2 * np.sqrt(faces + luck) * t.ppf(0.975, freedom), rel=0.2)
-
-
-def test_the_runs_say_how_they_were_made(runs):
-    commits = set()
-    for path in (RESULTS / "runs").glob("*/*/seed*/params.json"):
-        params = json.loads(path.read_text())
-        assert params["parameters"]["init"] == "faces"
-        assert params["versions"]["torch"]
-        assert params["device"]
-        commits.add(params["git_commit"])
-    assert len(commits) == 1, "one study, one state of the code"
-    assert re.fullmatch(r"[0-9a-f]{40}", commits.pop())
+def test_one_seed_gives_no_direction(tmp_path):
+    _, answer, said = chapter(tmp_path, "quick", "[ts]*/*/seed0")
+    assert answer.startswith("One seed knows nothing")
+    assert "Read nothing into its numbers" in said
+    assert "By the rule" not in said

@@ -1,3 +1,4 @@
+import random
 from itertools import product
 
 import numpy as np
@@ -6,22 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.dataset.naming import AGES, CELL, ETHNICITIES, EXPRESSIONS, GENDERS
-from helpers.dataset.splits import (
-    SPLITS,
-    KFold,
-    assign_folds,
-    assign_splits,
-    check_disjoint,
-    check_ratios,
-    check_split,
-    keep_together,
-    splits_by_fold,
-)
-from helpers.errors import StudyError
+from helpers.files import ROOT, StudyError, read_csv
+from helpers.naming import AGES, CELL, ETHNICITIES, EXPRESSIONS, GENDERS, parse_id
+from helpers.splits import KFold, check_split, draw, read_folds, split_people
 
 CELLS = list(product(EXPRESSIONS, GENDERS, AGES, ETHNICITIES))
-RATIOS = [(0.7, 0.15, 0.15), (0.8, 0.1, 0.1), (0.6, 0.2, 0.2), (0.34, 0.33, 0.33), (0.9, 0, 0.1)]
+SHARES = (0.7, 0.15, 0.15)
+IDS = [f"10000000{n:02}" for n in range(10)]
+LINES = "".join(f"{identity} {n % 5 + 1}\n" for n, identity in enumerate(IDS))
 
 
 def people(counts):
@@ -31,192 +24,133 @@ def people(counts):
     return table.assign(identity=[f"1{number:09}" for number in range(len(rows))])
 
 
-def tally(table, splits, key):
-    split = table["identity"].map(splits)
-    counts = (
-        pd.crosstab([table[k] for k in key], split) if key else split.value_counts().to_frame().T
-    )
-    return counts.reindex(columns=SPLITS, fill_value=0).to_numpy()
+def alone(table):
+    return dict(zip(table["identity"], table["identity"], strict=True))
+
+
+def far(table, places, shares, key):
+    """How far the counts by `key` and place lie from their shares."""
+    by = [table[k] for k in key] if key else np.zeros(len(table))
+    counts = pd.crosstab(by, table["identity"].map(places))
+    counts = counts.reindex(columns=range(len(shares)), fill_value=0).to_numpy()
+    return np.abs(counts - counts.sum(axis=1, keepdims=True) * np.array(shares)).max()
 
 
 @given(
     counts=st.lists(st.integers(0, 10), min_size=1, max_size=40).filter(any),
-    ratios=st.sampled_from(RATIOS),
+    shares=st.sampled_from([SHARES, (0.8, 0.1, 0.1), (0.34, 0.33, 0.33), (0.9, 0, 0.1), [0.2] * 5]),
     seed=st.integers(0, 5),
 )
-@settings(max_examples=150, deadline=None)
-def test_shares_hold_overall_and_in_every_cell(counts, ratios, seed):
-    table = people(counts)
-    splits = assign_splits(table, ratios, seed)
-    assert set(splits) == set(table["identity"])
-    total = tally(table, splits, [])[0]
-    gap = np.abs(total - len(table) * np.array(ratios))
-    forced = (
-        len(table) * min(r for r in ratios if r) <= 0.5
-    )  # a split that rounding would leave empty
-    assert gap.max() < (2 if forced else 1)
-    if len(table) >= 3:
-        assert all(total[i] > 0 for i in range(3) if ratios[i])
-    cells = tally(table, splits, list(CELL))
-    gap = np.abs(cells - cells.sum(axis=1, keepdims=True) * np.array(ratios))
-    assert gap.max() <= (2 if forced else 1 + 1e-9)
-
-
-@given(st.integers(1, 400), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
-def test_one_cell_is_split_to_rounding(n, seed):
-    table = people([n])
-    total = tally(table, assign_splits(table, RATIOS[0], seed), [])[0]
-    assert total.sum() == n
-    if n >= 7:
-        assert np.abs(total - n * np.array(RATIOS[0])).max() < 1
-
-
-def test_attributes_stay_balanced_when_cells_are_too_small_to_be():
-    table = people([2] * 40)
-    for seed in range(5):
-        splits = assign_splits(table, RATIOS[0], seed)
-        for key in CELL:
-            counts = tally(table, splits, [key])
-            ideal = counts.sum(axis=1, keepdims=True) * np.array(RATIOS[0])
-            assert np.abs(counts - ideal).max() <= 1
-
-
-def test_known_counts():
-    table = people([20] * 40)
-    counts = tally(table, assign_splits(table, RATIOS[0], 0), list(CELL))
-    assert (counts == [14, 3, 3]).all()
-
-
-def test_order_of_rows_is_no_matter_but_the_seed_is():
-    table = people([5] * 40)
-    splits = assign_splits(table, RATIOS[0], 1)
-    assert splits == assign_splits(table.sample(frac=1, random_state=3), RATIOS[0], 1)
-    other = assign_splits(table, RATIOS[0], 2)
-    assert sum(splits[i] != other[i] for i in splits) > 20
-
-
-def test_the_seed_draws_people_within_a_cell():
-    table = people([40])
-    first, second = (assign_splits(table, RATIOS[0], seed) for seed in (1, 2))
-    assert sum(first[i] != second[i] for i in first) > 5
-
-
-@pytest.mark.parametrize("n", [1, 2])
-def test_one_or_two_pairs_split(n):
-    assert sorted(assign_splits(people([n]), RATIOS[0], 0).values()) == ["train", "validation"][:n]
-
-
-@pytest.mark.parametrize(
-    "ratios",
-    [
-        [0.7, 0.3],
-        [0.7, 0.2, 0.2],
-        [1.2, -0.1, -0.1],
-        [0, 0.5, 0.5],
-        ["0.7", 0.1, 0.2],
-        [True, 0, 0],
-    ],
-)
-def test_ratios_that_are_none(ratios):
-    with pytest.raises(StudyError, match="split_ratios"):
-        check_ratios(ratios)
-
-
-def test_a_person_in_two_splits_is_named():
-    table = pd.DataFrame({"identity": ["a", "a", "b"], "split": ["train", "train", "test"]})
-    check_disjoint(table)
-    table.loc[1, "split"] = "test"
-    with pytest.raises(StudyError, match="identity a is in more than one split"):
-        check_disjoint(table)
-
-
-@given(
-    counts=st.lists(st.integers(0, 12), min_size=1, max_size=40).filter(lambda c: sum(c) >= 10),
-    n_folds=st.sampled_from([3, 5, 10]),
-    seed=st.integers(0, 3),
-)
 @settings(max_examples=40, deadline=None)
-def test_folds_share_every_cell_alike(counts, n_folds, seed):
+def test_shares_hold_overall_and_in_every_cell(counts, shares, seed):
     table = people(counts)
-    folds = assign_folds(table, n_folds, seed)
-    fold = table["identity"].map(folds)
-    sizes = fold.value_counts()
-    assert set(folds.values()) == set(range(n_folds))
-    assert sizes.max() - sizes.min() <= 1
-    cells = pd.crosstab([table[key] for key in CELL], fold)
-    shares = cells.sum(axis=1).to_numpy()[:, None] / n_folds
-    assert np.abs(cells.to_numpy() - shares).max() <= 1 + 1e-9
+    places = draw(table, shares, seed)
+    forced = len(table) * min(share for share in shares if share) <= 0.5  # else one would be empty
+    assert far(table, places, shares, []) < (2 if forced else 1)
+    if len(table) >= len(shares):
+        assert set(places.values()) == {place for place, share in enumerate(shares) if share}
+    assert far(table, places, shares, list(CELL)) <= (2 if forced else 1 + 1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_attributes_stay_balanced_where_a_cell_has_one_person_or_two(count):
+    table = people([count] * 40)
+    places = draw(table, SHARES, 0)
+    assert max(far(table, places, SHARES, [key]) for key in CELL) <= 1
+    assert places == draw(table.sample(frac=1, random_state=3), SHARES, 0)
+    other = draw(table, SHARES, 1)
+    assert sum(other[identity] != place for identity, place in places.items()) > 5
+
+
+def test_the_split_of_the_committed_study_stays():
+    """Golden: the split in results/standin/runs/*/predictions.csv."""
+    golden = read_csv(ROOT / "tests/golden/standin_split.csv").set_index("identity")["split"]
+    table = pd.DataFrame([parse_id(identity) for identity in golden.index])
+    made = split_people(table, check_split(list(SHARES)), 0, alone(table)).set_index("identity")
+    assert made["split"].to_dict() == golden.to_dict()
+
+
+@given(st.lists(st.sets(st.integers(0, 79), min_size=2, max_size=4), max_size=5), st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_a_group_comes_into_one_split(tied, seed):
+    table = people([2] * 40)
+    groups = alone(table)
+    for members in tied:
+        ids = {groups[f"1{member:09}"] for member in members}
+        groups |= {i: min(ids) for i, group in groups.items() if group in ids}
+    made = split_people(table, SHARES, seed, groups)
+    assert set(made["identity"]) == set(groups)
+    assert (made.groupby(made["identity"].map(groups))["split"].nunique() == 1).all()
 
 
 def test_over_all_k_runs_everybody_is_tested_once_and_validates_once():
     table = people([4] * 40)
-    folds = assign_folds(table, 5, 0)
-    runs = [splits_by_fold(folds, folds, KFold(5, test)) for test in range(5)]
+    runs = [split_people(table, KFold(5, test), 0, alone(table)) for test in range(5)]
     for name in ("test", "validation"):
-        assert {tuple(run[i] for run in runs).count(name) for i in folds} == {1}
-    for key in CELL:
-        counts = pd.crosstab(table["identity"].map(folds), table[key])
-        assert np.abs(counts.to_numpy() - counts.sum().to_numpy() / 5).max() <= 1
+        assert (sum(run["split"] == name for run in runs) == 1).all()
+    assert (runs[0]["fold"].value_counts() == 32).all()
+    with pytest.raises(StudyError, match="5 folds of only 4 people"):
+        split_people(people([4]), KFold(5, 0), 0, alone(people([4])))
 
 
-def test_more_folds_than_pairs():
-    with pytest.raises(StudyError, match="10 folds, more than the 4 usable pairs"):
-        assign_folds(people([4]), 10, 0)
+NONE = [[], [2], [21], [5, 5], [5, -1], [0.7, 0.3], [0.7, 0.2, 0.2], [1.2, -0.1, -0.1]]
 
 
-@given(
-    counts=st.lists(st.integers(0, 8), min_size=2, max_size=40).filter(lambda c: sum(c) >= 3),
-    tied=st.lists(st.lists(st.integers(0, 400), min_size=2, max_size=4), max_size=5),
-    seed=st.integers(0, 3),
-)
-@settings(max_examples=80, deadline=None)
-def test_a_group_comes_into_one_split(counts, tied, seed):
-    table = people(counts)
-    identities = list(table["identity"])
-    groups = {identity: identity for identity in identities}
-    for members in tied:
-        ids = [identities[m % len(identities)] for m in members]
-        for identity in ids:
-            groups[identity] = ids[0]
-    splits = assign_splits(table, RATIOS[0], seed, groups)
-    assert set(splits) == set(identities)
-    check_disjoint(pd.DataFrame({"identity": groups, "split": splits}))
-    if len(table) >= 100:  # where there is room, groups cost no more than a pair or two
-        gap = np.abs(tally(table, splits, [])[0] - len(table) * np.array(RATIOS[0]))
-        assert gap.max() <= 2
-
-
-def test_groups_that_leave_no_room_still_keep_together():
-    table = people([6])
-    ids = list(table["identity"])
-    groups = dict.fromkeys(ids[:5], ids[0]) | {ids[5]: ids[5]}
-    splits = assign_splits(table, RATIOS[0], 0, groups)
-    assert len({splits[i] for i in ids[:5]}) == 1
-    assert splits[ids[5]] != splits[ids[0]]
-
-
-def test_people_alone_in_their_groups_are_split_as_without_groups():
-    table = people([7] * 40)
-    alone = {identity: identity for identity in table["identity"]}
-    assert assign_splits(table, RATIOS[0], 3, alone) == assign_splits(table, RATIOS[0], 3)
-
-
-@pytest.mark.parametrize(
-    ("asked", "expected"),
-    [([5], KFold(5, 4)), ([5, 0], KFold(5, 0)), ([3, 2], KFold(3, 2)), ([0.7, 0.15, 0.15],) * 2],
-)
-def test_what_split_ratios_can_ask_for(asked, expected):
-    assert check_split(asked) == (expected if isinstance(expected, KFold) else tuple(expected))
-
-
-@pytest.mark.parametrize("asked", [[], [2], [21], [5, 5], [5, -1], [1, 0], [0.5, 0.5], [True]])
-def test_what_split_ratios_cannot_ask_for(asked):
+@pytest.mark.parametrize("asked", [*NONE, [0, 0.5, 0.5], ["0.7", 0.1, 0.2], [True, 0, 0], [True]])
+def test_what_split_ratios_can_ask_for(asked):
+    assert (check_split([5]), check_split([5, 0])) == ((5, 4), (5, 0))
+    assert check_split([1, 0, 0]) == (1, 0, 0)
     with pytest.raises(StudyError, match="split_ratios"):
         check_split(asked)
 
 
-def test_a_group_takes_the_fold_of_most_of_it():
-    groups = {"a": "a", "b": "a", "c": "a", "d": "d", "e": "d", "f": "d", "g": "g"}
-    folds = keep_together({"a": 1, "b": 2, "c": 2, "d": 3, "e": 0, "g": 4}, groups)
-    assert folds == {"a": 2, "b": 2, "c": 2, "d": 0, "e": 0, "f": 0, "g": 4}
+def folds_of(tmp_path, text, identities=IDS, asked=SHARES):
+    path = tmp_path / "folds.txt"
+    path.write_bytes(text.encode())
+    return read_folds(path, identities, asked).to_dict()
+
+
+FORMS = """{} {}~{},{}\r~{}\t{}\n~ {} ;  fold {} ~{}: fold_{}~"{}","{}"~{},{},train
+    ~Images/{}_NoPain_man_Young.jpg,{}""".split("~")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("head", ["", "\ufeff", "ID fold\n", "identity,fold,split\n", "# folds\n"])
+def test_lines_and_tables_of_an_id_and_its_fold(tmp_path, form, head):
+    text = head + "\n".join(form.format(identity, n % 5) for n, identity in enumerate(IDS))
+    assert folds_of(tmp_path, text) == {identity: n % 5 for n, identity in enumerate(IDS)}
+
+
+def test_a_file_of_synpains_size(tmp_path):
+    rng = random.Random(0)
+    folds = {f"1{rng.randrange(10**9):09}": rng.randrange(5) for _ in range(5355)}
+    text = "".join(f"{identity},{fold}\r\n" for identity, fold in folds.items())
+    assert 74_000 < len(text) < 76_000
+    assert folds_of(tmp_path, text, folds) == folds
+
+
+UNUSABLE = {
+    "0 different folds": "",
+    "2 different folds": "1000000000 1\n1000000001 2\n",
+    "'hello' is not an ID and its fold": LINES + "hello\n",
+    "'1000000001 2 3' is not": "1000000001 2 3\n",
+    "'fold 1: 1000000001 10000": "fold 1: 1000000001 1000000002",
+    "1000000000 has two different folds": LINES + "1000000000 2\n",
+    "no fold for 6 of 10 people .1000000004": LINES[: 4 * 13],
+    "5 folds, and split_ratios asks for 4": LINES,
+}
+
+
+@pytest.mark.parametrize("complaint", UNUSABLE)
+def test_folds_that_cannot_be_used(tmp_path, complaint):
+    with pytest.raises(StudyError, match=complaint):
+        folds_of(tmp_path, UNUSABLE[complaint], asked=KFold(4, 0))
+
+
+def test_the_folds_of_a_file_decide(tmp_path):
+    folds = pd.Series(folds_of(tmp_path, LINES))
+    table = people([6]).assign(identity=[*IDS[:5], "1000000099"])
+    made = split_people(table, SHARES, 0, alone(table), folds)
+    assert made["split"].to_list() == ["train"] * 3 + ["validation", "test", "train"]
+    made = split_people(table, KFold(5, 0), 0, alone(table) | {IDS[4]: IDS[0]}, folds)
+    assert made["split"].to_list() == ["test", "train", "train", "train", "test", "train"]

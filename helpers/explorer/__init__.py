@@ -1,4 +1,0 @@
-"""Chapter 6: the test faces one by one.
-
-`choice` (which faces), `rates`, `maps`, `views` (without controls), `cards`, `widgets`.
-"""

@@ -1,4 +1,0 @@
-"""Teachers and students as networks.
-
-`models`, their first `weights`, their `layers`; `packed` (a ResNet made faster for a CPU).
-"""
