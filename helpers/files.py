@@ -115,8 +115,7 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
     """
     text = table.to_csv(index=False, lineterminator="\n").encode()
     with replacing(path) as temporary:
-        packed = Path(path).suffix == ".gz"
-        temporary.write_bytes(gzip.compress(text, mtime=0) if packed else text)
+        temporary.write_bytes(gzip.compress(text, mtime=0) if temporary.suffix == ".gz" else text)
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:

@@ -283,8 +283,7 @@ def kept(
     """
     path = project_path(path)
     about = path.with_name(path.name.partition(".")[0] + ".json")
-    made = ((f"{run.name}/seed{run.seed}", run.folder / "predictions.csv") for run in runs)
-    key = {name: files.sha256(table) for name, table in made}
+    key = {f"{r.name}/seed{r.seed}": files.sha256(r.folder / "predictions.csv") for r in runs}
     key |= {} if version is None else {"version": version}
     if not (path.is_file() and about.is_file() and read_json(about) == key):
         if make is None or any(run.published for run in runs):

@@ -84,8 +84,7 @@ class Trainer:
         if recipe.schedule == "step":
             schedule = StepLR(optimizer, recipe.lr_step * self.lengths[0], recipe.lr_gamma)
         else:
-            shape = {"pct_start": _WARM_UP, "cycle_momentum": False}
-            schedule = OneCycleLR(optimizer, rate, total, **shape)
+            schedule = OneCycleLR(optimizer, rate, total, pct_start=_WARM_UP, cycle_momentum=False)
         self.optimizer, self.schedule = optimizer, schedule
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.parts = {"model": self.model, "optimizer": self.optimizer}

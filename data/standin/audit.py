@@ -165,7 +165,7 @@ def card(folder: Path = OUT) -> str:
     text = {}
     for name in ("shortcuts", "facts", "difficulty", "dose"):
         table = files.read_csv(folder / f"{name}.csv")
-        text[name] = table.to_markdown(index=False, floatfmt=".3g")
+        text[name] = table.to_markdown(index=False, floatfmt=".4g")
     return f"""# The audit of the stand-in
 
 Written by `data/standin/audit.py`. What should not tell a Pain pair from a NoPain pair, tested on
