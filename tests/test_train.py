@@ -13,7 +13,6 @@ import pytest
 import timm
 import torch
 from conftest import QUICK
-from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
