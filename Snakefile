@@ -171,7 +171,11 @@ rule crop:
         RUN_NOTEBOOK
 
 
-# A training fills the machine: one at a time, unless a cluster's profile says otherwise.
+# Two trainings side by side use a processor better than one on all of its cores; a GPU serves one.
+ABREAST = 1 if shutil.which("nvidia-smi") else 2
+TRAINING = 1 if PUBLISHED else max(1, workflow.cores // ABREAST)
+
+
 rule train_teacher:
     input:
         rules.crop.output,
@@ -189,7 +193,7 @@ rule train_teacher:
             teacher=wildcards.teacher,
             seed=int(wildcards.seed),
         ),
-    threads: 1 if PUBLISHED else workflow.cores
+    threads: TRAINING
     shell:
         RUN_NOTEBOOK
 
@@ -223,7 +227,7 @@ rule distil_student:
             student=wildcards.student,
             seed=int(wildcards.seed),
         ),
-    threads: 1 if PUBLISHED else workflow.cores
+    threads: TRAINING
     shell:
         RUN_NOTEBOOK
 

@@ -42,7 +42,12 @@ def make_crops(folder: Path) -> None:
         pixels = rng.integers(60, 200, (40, 40, 3), dtype=np.uint8)
         pixels[14:26] += np.uint8(30 * (person % 2))
         row = {"image_id": f"{person}_right", "path": f"{person}.png", "identity": str(person)}
-        row |= {"side": "right", "label": ["NoPain", "Pain"][person % 2], "split": split}
+        row |= {
+            "side": "right",
+            "label": ["NoPain", "Pain"][person % 2],
+            "split": split,
+            "width": 40,
+        }
         Image.fromarray(pixels).save(folder / row["path"])
         rows.append(row)
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)

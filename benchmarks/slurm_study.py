@@ -49,7 +49,7 @@ def main() -> None:
     if work.is_dir() and any(work.iterdir()):
         sys.exit(f"The folder {work} is not empty.")
     here, cluster = (write_study(work / name) for name in ("here", "cluster"))
-    finish(start(here, "--cores", "all"), here)
+    finish(start(here, "--cores", "all", *threads()), here)
     print("Ran here.", flush=True)
     with slurm(work / "slurm"):
         epochs = run_on_cluster(cluster)
@@ -143,11 +143,15 @@ def wait_for(done: Callable[[], bool], what: str, seconds: float = 1800) -> None
         time.sleep(0.2)
 
 
+def threads() -> list[str]:
+    """Return the option that gives every rule all cores: bits hang on their number."""
+    profile = yaml.safe_load((PROFILE / "config.yaml").read_text())
+    return ["--set-threads", *(f"{rule}={os.cpu_count()}" for rule in profile["set-threads"])]
+
+
 def run_on_cluster(folder: Path) -> list[dict]:
     """Run the study by the profile, kill a job in the middle, and return its epochs until then."""
-    profile = yaml.safe_load((PROFILE / "config.yaml").read_text())
-    threads = [f"{rule}={os.cpu_count()}" for rule in profile["set-threads"]]
-    options = ["--profile", str(PROFILE), "--set-threads", *threads]
+    options = ["--profile", str(PROFILE), *threads()]
     # This cluster keeps no accounts, and its jobs are short.
     options += ["--slurm-no-account", "--slurm-status-command", "squeue", "--latency-wait", "10"]
     study = start(folder, *options, "--slurm-init-seconds-before-status-checks", "3")
