@@ -8,9 +8,10 @@ Each file builds only on files above it; one figure's or table's own code stands
   into two faces; people into splits; the manifest; SynPAIN from its hub.
 - `devices`, `crops`, `probes` (chapter 2): the machine and its precision; faces found, aligned and
   cropped; what could be told without looking at a face.
-- `runs`, `models`, `faces`, `distil`, `train` (chapters 3 and 4): a run's folder and identity;
-  networks and their starts; batches of views; losses and teachers; the loop.
-- `compare`, `plots` (chapter 5): arms side by side, as tidy tables; one style for all figures.
+- `runs`, `models`, `faces`, `compare`, `distil`, `train` (chapters 3 to 5): a run's folder and
+  identity; networks and their starts; batches of views; arms side by side, as tidy tables; losses,
+  teachers and their gate; the loop.
+- `plots` (all chapters): one style for all figures.
 - `robustness`, `inside` (chapter 6): disturbed faces; layers and where a network looks.
 - `explorer`, `predict`, `export` (appendices): faces one by one; other pictures; ONNX.
 - `publish`, `page`: what is committed or given away; a study's pages.
