@@ -23,12 +23,18 @@ PROFILE :=
 BIN := .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --configfile config/$(CONFIG).yaml --quiet rules host \
 	$(if $(PROFILE),--profile $(PROFILE),--cores all --keep-going --rerun-incomplete --nolock)
-# The first Python of at least 3.11 by any of its names.
-NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+# The first Python from 3.11 to 3.13 by any of its names.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
-	"$$name" -c "$(NEW_ENOUGH)" 2>/dev/null && echo "$$name" && break; done)
-VENV = $(if $(PYTHON),$(PYTHON) -m venv,$(error No Python 3.11 or newer was found: install one, or \
-	name it, as in `make $(MAKECMDGOALS) PYTHON=/path/to/python3`))
+	"$$name" -c "$(FITS)" 2>/dev/null && echo "$$name" && break; done)
+VENV = $(if $(PYTHON),"$(PYTHON)" -m venv,$(error No Python from 3.11 to 3.13 was found: install one, \
+	or name it, as in `make $(MAKECMDGOALS) PYTHON=/path/to/python3`))
+CONFIGS := $(basename $(notdir $(wildcard config/*.yaml)))
+$(if $(filter $(CONFIG),$(CONFIGS)),,$(error There is no config/$(CONFIG).yaml: choose one of $(CONFIGS)))
+# A home that cannot be written (cluster nodes): caches go into the checkout.
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/.cache
+endif
 # Both may stand behind `make` as well as before it.
 export FRESH TRAIN
 
@@ -37,7 +43,7 @@ export FRESH TRAIN
 .DELETE_ON_ERROR:
 
 report: .venv
-	@$(SNAKEMAKE)
+	@$(SNAKEMAKE) || { cat runs/$(CONFIG)/.said 2>/dev/null; exit 1; }
 	@echo "The report: $(CURDIR)/runs/$(CONFIG)/report/index.html"
 
 publish: .venv
@@ -75,13 +81,15 @@ release: .venv
 synpain-data: .venv
 	@$(BIN)/python -m helpers.fetch --out "$(OUT)" --revision "$(REVISION)" -- $(FROM)
 
-.venv: .venv/.installed
+# Another environment, such as conda's, is taken as it is: make report BIN="$$CONDA_PREFIX/bin".
+.venv: $(if $(filter .venv/bin,$(BIN)),.venv/.installed)
 
 # The stamp comes last: an installation that was broken off starts again.
-.venv/.installed: requirements.txt pyproject.toml
+.venv/.installed: requirements.txt pyproject.toml config/kernel.json
 	$(VENV) .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --requirement requirements.txt
+	cp config/kernel.json .venv/share/jupyter/kernels/python3/
 	@touch $@
 
 .venv-render: .venv-render/.installed

@@ -19,26 +19,34 @@ study's students again with one thing changed, below its runs, for chapter 5 to 
 On a cluster: --profile config/slurm, which says what each rule asks for.
 """
 
+import json
 import os
+import re
 import shlex
 import shutil
 import sys
+import time
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from helpers.files import ROOT, StudyError
+from helpers.files import ROOT, StudyError, existing_folder, short_path
 from helpers.parameters import NOTEBOOKS, check_config, read_ablations
 from helpers.runs import refuse_other
+from helpers.splits import check_split
 
 if not workflow.configfiles:
     raise WorkflowError("Name a config, for example: --configfile config/quick.yaml")
 NAME = Path(workflow.configfiles[-1]).stem
+# Relative where it can be: what stands in braces in a rule's path is a wildcard.
+HERE = Path(os.path.relpath(ROOT))
 try:
     STUDY = check_config(config, f"config/{NAME}.yaml")
     ABLATIONS = {found.name: found for found in read_ablations("config/ablations", STUDY)}
+    check_split(STUDY["split_ratios"])
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 
@@ -86,7 +94,29 @@ ABLATED = sorted(
     if path.parent.suffix == ""  # none that was moved aside
 )
 
+if workflow.is_main_process and not PUBLISHED:
+    from helpers.models import check_start
+
+    try:
+        check_start(STUDY["init"], STUDY["teachers"] + STUDY["students"])
+        if not Path(PREPARED, "manifest.csv").is_file():
+            existing_folder(STUDY["raw_dir"], "side-by-side pairs")
+    except StudyError as error:
+        way_out = " `make synpain-data` brings SynPAIN." if "SynPain" in str(error) else ""
+        raise WorkflowError(f"{error}{way_out}") from None
+
 if workflow.is_main_process and not workflow.dryrun:
+    # Snakemake's own lock outlives a kill, and has to be unlocked by hand; this one does not.
+    Path(RUNS).mkdir(parents=True, exist_ok=True)
+    with suppress(ImportError):  # on Windows
+        import fcntl
+
+        LOCK = open(Path(RUNS, ".lock"), "w")
+        try:
+            fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            words = f"Another call works on {RUNS}: wait for its end, or stop it."
+            raise WorkflowError(words) from None
     for part in ["", *(f"ablations/{name}/" for name in ABLATIONS)]:
         for run, given in runs_of(part).items():
             try:
@@ -97,10 +127,30 @@ if workflow.is_main_process and not workflow.dryrun:
             if not Path(COMPARED, run, "metrics.json").is_file():
                 Path(SHOWN, run, ".done").unlink(missing_ok=True)
 
-HELPERS = sorted(str(path) for path in (ROOT / "helpers").glob("*.py"))
+# What failed says why in its notebook; here each sentence once more, for the last lines to be.
+SAID = Path(RUNS, ".said")
+BEGIN = time.time()
+if workflow.is_main_process:
+    SAID.unlink(missing_ok=True)
+
+
+onerror:
+    words = []
+    for folder in {Path(PREPARED), Path(CROPS), Path(RUNS)}:
+        for path in folder.rglob("0*_*.ipynb") if folder.is_dir() else ():
+            found = re.findall(r'"(?:StudyError|Stopped): (.*?)"', path.read_text(encoding="utf-8"))
+            if found and path.stat().st_mtime > BEGIN:
+                words.append(f"{path}: {json.loads(chr(34) + found[-1] + chr(34))}")
+    SAID.write_text("\n".join(["", *words, ""]) if words else "", encoding="utf-8")
+
+
+HELPERS = sorted(str(path) for path in (HERE / "helpers").glob("*.py"))
+PYTHON = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
+KERNELS = shlex.quote(f"{sys.prefix}/share/jupyter").replace("{", "{{").replace("}", "}}")
+# The kernel is that of this Python, whatever others JUPYTER_PATH may name.
 RUN_NOTEBOOK = (
-    f"{shlex.quote(sys.executable)} -m papermill --log-output --log-level WARNING "
-    "--no-progress-bar {input.notebook} {log.notebook} -y {params.own}"
+    f"JUPYTER_PATH={KERNELS} {PYTHON} -m papermill --log-output "
+    "--log-level WARNING --no-progress-bar {input.notebook:q} {log.notebook:q} -y {params.own}"
 )
 
 
@@ -118,7 +168,7 @@ def arguments(notebook, part="", **own):
 
 def helpers(*names):
     """Return the files of helpers that a chapter's result hangs on."""
-    return [ROOT / f"helpers/{name}.py" for name in names]
+    return [HERE / f"helpers/{name}.py" for name in names]
 
 
 localrules:
@@ -143,7 +193,7 @@ rule all:
 rule prepare:
     input:
         helpers("naming", "pairs", "splits", "prepare"),
-        notebook=ROOT / "notebooks/01_prepare_dataset.ipynb",
+        notebook=HERE / "notebooks/01_prepare_dataset.ipynb",
     output:
         f"{PREPARED}/manifest.csv",
     log:
@@ -159,7 +209,7 @@ rule crop:
     input:
         helpers("crops", "probes"),
         rules.prepare.output,
-        notebook=ROOT / "notebooks/02_crop_faces.ipynb",
+        notebook=HERE / "notebooks/02_crop_faces.ipynb",
     output:
         f"{CROPS}/manifest.csv",
     log:
@@ -179,7 +229,7 @@ TRAINING = 1 if PUBLISHED else max(1, workflow.cores // ABREAST)
 rule train_teacher:
     input:
         rules.crop.output,
-        notebook=ROOT / "notebooks/03_train_teacher.ipynb",
+        notebook=HERE / "notebooks/03_train_teacher.ipynb",
     output:
         touch(f"{SHOWN}/{TEACHER}/.done"),
     log:
@@ -211,7 +261,7 @@ rule distil_student:
     input:
         rules.crop.output,
         teacher_of,
-        notebook=ROOT / "notebooks/04_distill_student.ipynb",
+        notebook=HERE / "notebooks/04_distill_student.ipynb",
     output:
         touch(f"{SHOWN}/{STUDENT}/.done"),
     log:
@@ -249,7 +299,7 @@ rule inherit:
         HELPERS,
         rules.crop.output,
         expand("{folder}/{run}/.done", folder=SHOWN, run=MADE),
-        notebook=ROOT / "notebooks/06_what_is_inherited.ipynb",
+        notebook=HERE / "notebooks/06_what_is_inherited.ipynb",
     output:
         touch(f"{RUNS}/.06_done"),
     log:
@@ -268,7 +318,7 @@ rule compare:
         rules.inherit.output,
         expand("{folder}/{run}/.done", folder=SHOWN, run=MADE),
         expand("{folder}/{run}/metrics.json", folder=COMPARED, run=ABLATED),
-        notebook=ROOT / "notebooks/05_compare_teachers.ipynb",
+        notebook=HERE / "notebooks/05_compare_teachers.ipynb",
     output:
         touch(f"{RUNS}/.05_done"),
     log:
@@ -285,7 +335,7 @@ rule explore:
         HELPERS,
         rules.crop.output,
         expand("{folder}/{run}/.done", folder=SHOWN, run=MADE),
-        notebook=ROOT / "notebooks/A1_explore_faces.ipynb",
+        notebook=HERE / "notebooks/A1_explore_faces.ipynb",
     output:
         touch(f"{RUNS}/.A1_done"),
     log:
@@ -301,7 +351,7 @@ rule predict:
     input:
         HELPERS,
         expand("{folder}/{run}/.done", folder=SHOWN, run=STUDENTS[:1]),
-        notebook=ROOT / "notebooks/A2_predict_faces.ipynb",
+        notebook=HERE / "notebooks/A2_predict_faces.ipynb",
     output:
         touch(f"{RUNS}/.A2_done"),
     log:
@@ -349,8 +399,8 @@ rule ablations:
 # The notebooks are logs of the rules before, which Snakemake does not take as inputs.
 rule report:
     input:
-        ROOT / "notebooks/cover.md",
-        ROOT / "notebooks/references.bib",
+        HERE / "notebooks/cover.md",
+        HERE / "notebooks/references.bib",
         rules.prepare.output,
         rules.crop.output,
         rules.compare.output,

@@ -187,7 +187,7 @@ def resumed(folder: Path, epochs: list[dict]) -> list[str]:
 
 def differences(here: Path, there: Path) -> list[str]:
     """Return the files of predictions, weights and metrics in which two studies differ."""
-    names = ("predictions.csv", "model.safetensors", "results/metrics.csv", "differences.csv")
+    names = "seed*/predictions.csv model.safetensors results/metrics.csv differences.csv".split()
     found = [path.relative_to(here) for name in names for path in here.glob(f"runs/**/{name}")]
     print(f"Compared: {len(found)} files.", flush=True)
     differ = [path for path in found if not filecmp.cmp(here / path, there / path, shallow=False)]

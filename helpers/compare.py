@@ -88,12 +88,9 @@ class Panel:
         values = [ask(positive, *seed) for seed in seeds]
         draws = [ask(positive, *seed, weights) for seed in seeds]
         people = self.faces["identity"].to_numpy()[rows]
-        return {
-            name: found
-            if stats.enough_identities(name, people, positive)
-            else found.without_interval()
-            for name, found in stats.estimates(values, draws).items()
-        }
+        found = stats.estimates(values, draws)
+        few = [name for name in found if not stats.enough_identities(name, people, positive)]
+        return found | {name: found[name].without_interval() for name in few}
 
     def estimates(
         self, arm: str, contrast="all", head="probability", among: Rows = None, ask=stats.measure

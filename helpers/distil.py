@@ -175,8 +175,7 @@ def pass_gate(run: Run, allow_weak: bool) -> dict:
     """
     found, area = reading(run.predictions), shown(validation_auroc(run.predictions))
     if not (found["beats_chance"] or allow_weak):
-        raise StudyError(
-            f"The teacher in {short_path(run.folder)} may not teach, for validation does not show "
-            f"it to beat chance (AUROC {area}): train it otherwise, or set allow_weak_teacher."
-        )
+        said = f"may not teach, for validation does not show it to beat chance (AUROC {area})"
+        way = "train it otherwise, or set allow_weak_teacher"
+        raise StudyError(f"The teacher in {short_path(run.folder)} {said}: {way}.")
     return found

@@ -135,9 +135,16 @@ class Explorer:
             control.description = name
             control.observe(self._choose, "value")
         self.page.observe(self._turn, "value")
-        rows = ([*self.controls.values(), self.page], [self.face, self.matrix])
+        self.first = {name: control.value for name, control in self.controls.items()}
+        self.reset = widgets.Button(description="reset")
+        self.reset.on_click(self._reset)
+        rows = ([*self.controls.values(), self.page, self.reset], [self.face, self.matrix])
         wrap = {"flex_flow": "row wrap"}
         self.box = widgets.VBox([widgets.HBox(row, layout=wrap) for row in rows])
+
+    def _reset(self, _: object = None) -> None:
+        for name, control in self.controls.items():
+            control.value = self.first[name]
 
     def _choose(self, _: object = None) -> None:
         with self.lock:

@@ -12,7 +12,6 @@ scale a channel, activations uint8. The products of attention, which have no wei
 stay in float32.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +25,7 @@ from timm.models import save_for_hf
 from torch import nn
 
 from helpers import faces, models
-from helpers.files import StudyError, replacing, short_path
+from helpers.files import command, replacing, short_path
 from helpers.runs import HEADS, Run, read_run
 from helpers.stats import THRESHOLD
 
@@ -114,14 +113,11 @@ def kept_in_float(graph: onnx.GraphProto) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what cannot be exported ends it with one sentence."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", help="run folders")
-    try:
+    with command("export", __doc__) as parser:
+        parser.add_argument("runs", nargs="+", help="run folders")
         for folder in parser.parse_args(arguments).runs:
             for path, difference in export_run(read_run(Path(folder).absolute())).items():
                 print(f"{short_path(path)}: from torch's P(pain) at most {difference:.1e}")
-    except StudyError as error:
-        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ dataset is whole or not there, and a call that was broken off goes on. `fetched.
 what came from where.
 """
 
-import argparse
 import shutil
-import sys
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HTTPError
 from tqdm import tqdm
 
-from helpers.files import StudyError, short_path, write_json
+from helpers.files import StudyError, command, short_path, write_json
 from helpers.naming import PICTURE_SUFFIXES
 
 REPOSITORY, FOLDER = "TaatiTeam/SynPAIN", "SynPain"  # the dataset, and its folder there
@@ -66,10 +64,9 @@ def _download(folder: Path, revision: str) -> str:
         snapshot_download(REPOSITORY, local_dir=folder, **what)
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise StudyError(
-            f"The hub did not give {REPOSITORY} at '{revision}' ({reason}): try again later, what "
-            "came is kept; or name folders or zips that you have: make synpain-data FROM=/a.zip."
-        ) from error
+        said = f"The hub did not give {REPOSITORY} at '{revision}' ({reason})"
+        way = "or name folders or zips that you have: make synpain-data FROM=/a.zip"
+        raise StudyError(f"{said}: try again later, what came is kept; {way}.") from error
     return commit
 
 
@@ -95,15 +92,12 @@ def _bring(source: Path, target: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; where the user has to do something, end with one sentence."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.fetch", description=__doc__)
-    parser.add_argument("sources", nargs="*", help="folders or zips; none: the hub")
-    parser.add_argument("--out", default="data/raw/SynPain", help="the dataset's folder")
-    parser.add_argument("--revision", default="main", help="the hub's branch, tag or commit")
-    try:
+    with command("fetch", __doc__) as parser:
+        parser.add_argument("sources", nargs="*", help="folders or zips; none: the hub")
+        parser.add_argument("--out", default="data/raw/SynPain", help="the dataset's folder")
+        parser.add_argument("--revision", default="main", help="the hub's branch, tag or commit")
         record = fetch(**vars(parser.parse_args(arguments)))
-    except (StudyError, OSError) as error:
-        sys.exit(str(error))
-    print(f"{record['pictures']:,} pictures; SynPAIN has 5,355 pairs.")
+        print(f"{record['pictures']:,} pictures; SynPAIN has 5,355 pairs.")
 
 
 if __name__ == "__main__":

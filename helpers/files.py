@@ -5,7 +5,9 @@ import gzip
 import hashlib
 import json
 import os
+import sys
 import tempfile
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -49,10 +51,24 @@ def existing_folder(path: str | Path, holds: str) -> Path:
     """
     folder = project_path(path)
     if not folder.is_dir():
-        raise StudyError(f"The folder {short_path(folder)} ({holds}) does not exist.")
+        raise StudyError(f"The folder {folder} ({holds}) does not exist.")
     if not any(folder.iterdir()):
         raise StudyError(f"The folder {short_path(folder)} ({holds}) is empty.")
     return folder
+
+
+@contextmanager
+def command(name: str, about: str) -> Iterator[ArgumentParser]:
+    """Yield the parser of `python -m helpers.<name>`; what a user can mend ends it in one sentence.
+
+    A word that the terminal's encoding lacks is printed as an escape.
+    """
+    sys.stdout.reconfigure(errors="backslashreplace")
+    form = {"description": about, "formatter_class": RawDescriptionHelpFormatter}
+    try:
+        yield ArgumentParser(f"python -m helpers.{name}", **form)
+    except (StudyError, OSError, KeyboardInterrupt) as error:
+        raise SystemExit(str(error) or "Stopped: the same command goes on.") from None
 
 
 @contextmanager
@@ -79,10 +95,9 @@ def replacing(path: str | Path, durable: bool = False) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise StudyError(
-            f"The disk is full, so {short_path(path)} could not be written; what was there is "
-            "kept: make room and call again."
-        ) from error
+        said = f"The disk is full, so {short_path(path)} could not be written"
+        way = "what was there is kept: make room and call again"
+        raise StudyError(f"{said}; {way}.") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ literal. A teacher has one head; a student has two, on the class and the distill
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,9 +26,7 @@ TEACHERS = {"resnet50": "resnet50.a2_in1k", "swin": "swin_tiny_patch4_window7_22
 TEACHERS |= {"swin_base": "swin_base_patch4_window7_224.ms_in1k"}
 # The undistilled weights: the distilled ones have already been taught by a CNN (RegNetY), and are
 # had by the start `imagenet_distilled`.
-STUDENTS = {
-    f"deit_{size}": f"deit_{size}_patch16_224.fb_in1k" for size in ("tiny", "small", "base")
-}
+STUDENTS = {f"deit_{s}": f"deit_{s}_patch16_224.fb_in1k" for s in ("tiny", "small", "base")}
 CLASS, DISTILLATION = 0, 1
 FACES_WEIGHTS = Path("data/weights/faces")
 IMAGENET = ("imagenet", "imagenet_distilled")
@@ -71,6 +69,19 @@ def build_student(name: str, init: str, image_size: int) -> tuple[nn.Module, dic
 
 
 BUILD = {"teacher": build_teacher, "student": build_student}
+
+
+def check_start(init: str, names: Iterable[str]) -> None:
+    """Raise `StudyError` where `init` has no file for one of the networks, before any is trained.
+
+    What comes from the hub is not asked for here.
+    """
+    path = project_path(FACES_WEIGHTS if init == "faces" else init)
+    for name in names if path.is_dir() else ():
+        file = path / f"{(TEACHERS | STUDENTS)[name].split('.')[0]}.safetensors"
+        if not file.is_file():
+            said = f"The start '{init}' has no weights of {name} ({short_path(file)})"
+            raise StudyError(f"{said}: choose other networks, or another init.")
 
 
 def read_weights(architecture: str, init: str) -> tuple[dict[str, Tensor], dict]:

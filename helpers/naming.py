@@ -8,7 +8,6 @@ alone; the other three stand there and in words, so that each checks the other.
 import re
 from typing import NamedTuple
 
-LABELS = ("NoPain", "Pain")
 SIDES = ("left", "right")
 EXPRESSIONS = ("NoPain", "Pain")
 GENDERS = ("Man", "Woman")

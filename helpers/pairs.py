@@ -16,8 +16,10 @@ from helpers.naming import Unusable
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 # How their bytes begin: with less than that, a file is no damaged picture but none.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
-# Forty times a pair of SynPAIN. More is a mistake or a decompression bomb, and fills the memory.
-_MOST_PIXELS = 40_000_000
+# Forty times a pair of SynPAIN. More is a mistake or a decompression bomb, and fills the memory;
+# phones have up to 200 million, which are read at a part of their size where that is asked for.
+_MOST_PIXELS, _MOST_SHRUNK = 40_000_000, 210_000_000
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which lies between these
 _MOST_BYTES = 256 * 2**20
 
 _SMALLEST = 64  # width and height of a half, in pixels
@@ -35,6 +37,20 @@ class PictureError(Unusable):
     Reasons: `unreadable`, `empty_file`, `too_large`, `not_an_image`, `broken_image`; of a pair
     also `not_side_by_side`, `too_small`.
     """
+
+
+class Picture(NamedTuple):
+    """A picture, and what its file says of itself.
+
+    `pixels`: (height, width, 3), uint8. `format`: "JPEG", "PNG", ..., which the bytes decide.
+    `mode`: Pillow's name for the kind of pixel ("RGB", "RGBA", "I;16", ...). `shrunk`: how many
+    times smaller than in the file width and height are.
+    """
+
+    pixels: np.ndarray
+    format: str
+    mode: str
+    shrunk: int = 1
 
 
 class Halves(NamedTuple):
@@ -67,29 +83,34 @@ def read_bytes(path: str | Path) -> bytes:
     return data
 
 
-def open_picture(data: bytes) -> tuple[np.ndarray, str, str]:
-    """Return the picture whose file's bytes are `data`, and what its file says of itself.
+def open_picture(data: bytes, shrink: bool = False) -> Picture:
+    """Return the picture whose file's bytes are `data`.
 
-    Pixels (height, width, 3), uint8; the format ("JPEG", "PNG", ...), which the bytes decide; and
-    Pillow's name for the kind of pixel ("RGB", "RGBA", "I;16", ...). EXIF rotation is applied,
-    transparency is laid on white, grey, CMYK, palette and 16-bit pictures are converted; of several
-    frames the first counts. Raises `PictureError`, before decoding where a picture is too large to
-    be a pair.
+    EXIF rotation is applied, transparency is laid on white, grey, CMYK, palette and 16-bit pictures
+    are converted; of several frames the first counts. `shrink`: a picture that is too large to be a
+    pair is read at a half of its size, or a third, and so on. Raises `PictureError`, before
+    decoding where a picture is too large all the same.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > _MOST_PIXELS:
+            if (size := image.width * image.height) > (_MOST_SHRUNK if shrink else _MOST_PIXELS):
                 raise Image.DecompressionBombError(f"{image.width}×{image.height} pixels")
-            pixels = _as_rgb(ImageOps.exif_transpose(image))
+            pixels, factor = _as_rgb(ImageOps.exif_transpose(image)), 1
+            while size > _MOST_PIXELS * factor**2:
+                factor += 1
+            if factor > 1:
+                pixels = np.asarray(Image.fromarray(pixels).reduce(factor))
         # Where a download left zeros libjpeg fills up with grey, and Pillow passes no warning on.
         if image.format == "JPEG" and b"\xff\xd9" not in data[data.rfind(b"\xff\xda") :]:
             raise OSError("its end is missing")
-        return pixels, image.format, image.mode
+        return Picture(pixels, image.format, image.mode, factor)
     except Exception as error:  # Pillow's decoders raise many types where bytes are damaged
         if isinstance(error, Image.DecompressionBombError):
-            raise PictureError("too_large", "It has too many pixels for a pair.") from error
+            raise PictureError("too_large", f"It has too many pixels ({error}).") from error
         if isinstance(error, UnidentifiedImageError) and not data.startswith(_BEGINNINGS):
-            raise PictureError("not_an_image", "The bytes are not a picture's.") from error
+            phone = data[4:8] == b"ftyp"  # of the family of MP4, as phones write
+            kind = "HEIC's, AVIF's or a video's: save it as JPEG" if phone else "not a picture's"
+            raise PictureError("not_an_image", f"The bytes are {kind}.") from error
         detail = f"The picture is damaged ({type(error).__name__})."
         raise PictureError("broken_image", detail) from error
 
@@ -110,7 +131,9 @@ def write_jpeg(path: Path, pixels: np.ndarray) -> None:
 
 def _as_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to white
-        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
+        grey = np.asarray(image).clip(0, 65535)
+        bits = max(8, grey.max().item().bit_length() + 1 & ~1)  # cameras have 10, 12 or 14 of them
+        image = Image.fromarray((grey * (255 / (2**bits - 1))).round().astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

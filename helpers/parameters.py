@@ -5,6 +5,7 @@ whole study, so a name is unknown only where no notebook has it. papermill itsel
 unknown name, and passes `-p split_ratios '[0.7, 0.15, 0.15]'` as text; here both are errors.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,7 +16,7 @@ from typing import Annotated, Literal, get_type_hints
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from helpers.files import StudyError, project_path, short_path
+from helpers.files import ROOT, StudyError, project_path, short_path
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -76,15 +77,13 @@ class Parameters(BaseModel):
     threshold: Annotated[float, Field(ge=0, le=1)]
     most_pictures: Count
     # the study's own lists, read by the Snakefile
-    teachers: list[Teacher]
-    students: list[Student]
-    seeds: list[Seed]
+    teachers: Annotated[list[Teacher], Field(min_length=1)]
+    students: Annotated[list[Student], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
 
 
-RECIPE = (
-    "batch_size optimizer learning_rate weight_decay schedule lr_step lr_gamma clip_norm "
-    "image_size init amp deterministic device"
-).split()
+RECIPE = "batch_size optimizer learning_rate weight_decay schedule lr_step lr_gamma".split()
+RECIPE += "clip_norm image_size init amp deterministic device".split()
 _RUN, _ALL = "crops_dir out_dir teacher seed", "runs_dir crops_dir figures_dir results_dir"
 _TEACHING = "distillation temperature teacher_labels allow_weak_teacher"
 _NAMES = {
@@ -99,13 +98,12 @@ _NAMES = {
 }
 NOTEBOOKS = {n: names.split() + RECIPE * ("_epochs" in names) for n, names in _NAMES.items()}
 # Given by the Snakefile or the command line, one value a run; never in a config file.
-PER_RUN = (
-    "out_dir prepared_dir crops_dir teacher_dir runs_dir figures_dir results_dir teacher student "
-    "seed model_dir pictures_dir pairs threshold most_pictures"
-).split()
+PER_RUN = "out_dir prepared_dir crops_dir teacher_dir runs_dir figures_dir results_dir".split()
+PER_RUN += "teacher student seed model_dir pictures_dir pairs threshold most_pictures".split()
 _HINTS = {
     "list_type": " (a list goes in by papermill's -f or -y, not by -p)",
     "float_type": " (in YAML, write 1.0e-5 for 1e-5)",
+    "null": " (null goes in by papermill's -y, as in -y 'clip_norm: null')",
 }
 
 
@@ -132,8 +130,9 @@ def _sentence(error: dict) -> str:
     if error["type"] == "literal_error":
         kind = name.rstrip("s") if len(error["loc"]) > 1 else name
         return f"unknown {kind} {value!r}: choose one of {error['ctx']['expected']}."
-    reason = error["msg"].removeprefix("Input ")
-    return f"the parameter {name} {reason}, not {value!r}{_HINTS.get(error['type'], '')}."
+    reason = error["msg"].removeprefix("Input ").replace("List should", "should")
+    hint = _HINTS.get("null" if value == "null" else error["type"], "")
+    return f"the parameter {name} {reason}, not {value!r}{hint}."
 
 
 def collect(notebook: str, namespace: Mapping) -> SimpleNamespace:
@@ -145,22 +144,19 @@ def collect(notebook: str, namespace: Mapping) -> SimpleNamespace:
     which are filled in here. Raises `StudyError` for a name that no notebook has, a missing one, or
     a value that does not fit.
     """
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_")
-        and name not in ("In", "Out")
-        and (value is None or isinstance(value, str | int | float | bool | list | tuple | dict))
-    }
-    others = set(Parameters.model_fields) - set(NOTEBOOKS[notebook])
-    given = {name: value for name, value in given.items() if name not in others}
+    plain = (str, int, float, bool, list, tuple, dict, type(None))
+    others = {"In", "Out", *Parameters.model_fields} - set(NOTEBOOKS[notebook])
+    given = {name: value for name, value in namespace.items() if isinstance(value, plain)}
+    given = {name: given[name] for name in given if name[0] != "_" and name not in others}
     values = _check(given, NOTEBOOKS[notebook], notebook)
     if notebook == "03_train_teacher" and values["teacher"] == "none":
         raise StudyError(f"{notebook}: unknown teacher 'none': a teacher is to be trained.")
+    if (own := ROOT / ".venv").is_dir() and not own.samefile(sys.prefix):
+        print(f"This kernel is {sys.executable}, not the Python of the study's .venv.")
     fill = {key: values[key] for key in ("teacher", "student", "seed") if key in values}
     for name, value in values.items():
-        if name.endswith("_dir") and value is not None:
-            values[name] = value.format(**fill)
+        for key, word in fill.items() if name.endswith("_dir") and value else ():
+            values[name] = values[name].replace(f"{{{key}}}", str(word))
     return SimpleNamespace(**values)
 
 

@@ -12,7 +12,6 @@ It is no measurement of pain, and nobody's care may depend on it.
 
 import os
 import shutil
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from helpers import crops, train
-from helpers.files import StudyError, sha256, write_csv
-from helpers.pairs import PictureError, read_rgb, split_pair, write_jpeg
+from helpers.devices import pick_device
+from helpers.files import StudyError, command, sha256, write_csv
+from helpers.pairs import PictureError, open_picture, read_bytes, split_pair, write_jpeg
 from helpers.runs import HEADS, Run, read_run, weights_of
 from helpers.stats import THRESHOLD
 
@@ -51,7 +51,8 @@ def predict_pictures(
 
     One row a file, or a half of it: `probability` is the decision's P(pain), `decision` is Pain
     where it exceeds `threshold`, `box` holds x1 y1 x2 y2 in pixels of the picture, `warnings` any
-    of small_face and blurred. What was not scored has a `reason` and a `detail`.
+    of small_face, blurred and shrunk (a picture of more than 40 million pixels was read at a part
+    of its size). What was not scored has a `reason` and a `detail`.
 
     Args:
         inputs: pictures, and folders of them with all that lies below.
@@ -63,12 +64,16 @@ def predict_pictures(
         device: auto, cpu, cuda or mps.
 
     Raises:
-        StudyError: for a model that cannot be had, a bad threshold, or no file at all.
+        StudyError: for a model or a device that cannot be had, a bad threshold, an input that is
+            not there, a folder for `out`, or no file at all.
     """
     if not 0 <= threshold <= 1:
         raise StudyError(f"The threshold must lie in 0..1, not {threshold:g}.")
-    out, run = Path(out).absolute(), read_run(model)
+    out, run = Path(out).absolute(), read_run(Path(model).absolute())
     weights_of(run)
+    pick_device(device)
+    if out.is_dir():
+        raise StudyError(f"{out} is a folder: name a file for the table.")
     work = out.with_name(f".{out.stem}-work")
     paths = list(dict.fromkeys(_files(inputs, [out, work, Path(annotate or out).absolute()])))
     if not paths:
@@ -90,8 +95,10 @@ def predict_pictures(
 
 
 def _files(inputs: Sequence[str | Path], leave_out: Sequence[Path]) -> Iterator[Path]:
-    """Yield every file that was meant, also one that is missing, but what is written here."""
+    """Yield every file that was meant, also a link to nowhere, but what is written here."""
     for given in map(Path, inputs):
+        if not os.path.lexists(given):
+            raise StudyError(f"There is no file or folder {given.absolute()}.")
         for path in sorted(given.rglob("*")) if given.is_dir() else [given]:
             own = any(path.absolute().is_relative_to(other) for other in leave_out)
             if not own and (path.is_file() or not path.exists()):
@@ -109,7 +116,7 @@ def _prepare(paths: Sequence[Path], folder: Path, in_pairs: bool) -> pd.DataFram
     for path in tqdm(paths, "Reading", unit="file", delay=2):
         file = str(path).encode(errors="backslashreplace").decode()
         try:
-            pixels = read_rgb(path)
+            pixels, _, _, shrunk = open_picture(read_bytes(path), shrink=True)
             cut = split_pair(pixels) if in_pairs else None
         except PictureError as error:
             rows.append({"file": file, "reason": error.reason, "detail": str(error)})
@@ -120,9 +127,9 @@ def _prepare(paths: Sequence[Path], folder: Path, in_pairs: bool) -> pd.DataFram
             Image.fromarray(part).save(folder / name, quality=95, subsampling=0, compress_level=1)
             row = {"file": file, "side": side, "path": name, "sha256": sha256(folder / name)}
             row["start"] = pixels.shape[1] - part.shape[1] if side == "right" else 0
-            row |= {"reason": "no_face", "detail": "MTCNN finds no face in it."}
+            row |= {"reason": "no_face", "detail": "MTCNN finds no face in it.", "shrunk": shrunk}
             rows.append(row | {"height": part.shape[0], "width": part.shape[1]})
-    columns = ["path", "sha256", "width", "height", "start", *COLUMNS]
+    columns = ["path", "sha256", "width", "height", "start", "shrunk", *COLUMNS]
     table = pd.DataFrame(rows, columns=columns, dtype=object).rename_axis("image_id")
     return table.assign(identity="", label="NoPain", split="train")
 
@@ -138,10 +145,13 @@ def _look(due: pd.DataFrame, work: Path, size: int, run: Run, device: str) -> pd
     least = max(MIN_FACE_SIZE, run.params["parameters"]["image_size"] / (1 + 2 * MARGIN))
     small = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) < least
     sharp = np.array([sharpness(Image.open(folder / path)) for path in found["path"]])
-    warnings = np.where(small, "small_face ", ""), np.where(sharp < BLURRED, "blurred", "")
+    flags = {"small_face": small, "blurred": sharp < BLURRED, "shrunk": found["shrunk"] > 1}
+    rows = zip(*flags.values(), strict=True)
+    warnings = [" ".join(name for name, on in zip(flags, row, strict=True) if on) for row in rows]
     boxes[:, ::2] += found[["start"]].to_numpy(float)
+    boxes *= found[["shrunk"]].to_numpy(float)
     words = {"box": [" ".join(f"{value:.2f}" for value in box) for box in boxes]}
-    words |= {"warnings": np.strings.strip(np.strings.add(*warnings)), "reason": "", "detail": ""}
+    words |= {"warnings": warnings, "reason": "", "detail": ""}
     return said.loc[found.index].assign(**words)
 
 
@@ -162,11 +172,12 @@ def _draw(table: pd.DataFrame, folder: Path) -> None:
     known = table[table["file"].map(os.path.isfile)].groupby("file")
     top = os.path.commonpath([Path(file).absolute().parent for file in known.groups] or "/")
     for file, faces in known:
-        image = Image.fromarray(read_rgb(file))
+        image = Image.fromarray(open_picture(read_bytes(file), shrink=True).pixels)
         draw, size = ImageDraw.Draw(image), max(14, min(image.size) // 20)
         for row in faces.itertuples():
             colour = "#D55E00" if row.decision == "Pain" else "#0072B2"
-            box, words = [float(x) for x in row.box.split()], f"P(pain) {row.probability:.2f}"
+            words = f"P(pain) {row.probability:.2f}"
+            box = [float(x) / row.shrunk for x in row.box.split()]
             draw.rectangle(box, outline=colour, width=max(2, size // 8))
             place = (box[0], max(0, box[1] - 1.3 * size))
             draw.text(place, words, colour, font_size=size, stroke_width=3, stroke_fill="white")
@@ -176,20 +187,21 @@ def _draw(table: pd.DataFrame, folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; bad pictures are rows, anything else ends it with one sentence."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", nargs="+", help="pictures, and folders of them")
-    parser.add_argument("--model", required=True, help="a run's folder")
-    parser.add_argument("--out", default="predictions.csv", help="the table (%(default)s)")
-    parser.add_argument("--pairs", action="store_true", help="each picture is two side by side")
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, help="(%(default)s)")
-    parser.add_argument("--annotate", metavar="FOLDER", help="write pictures with faces framed")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (%(default)s)")
-    given = parser.parse_args(arguments)
-    try:
+    with command("predict", __doc__) as parser:
+        add = parser.add_argument
+        add("inputs", nargs="+", help="pictures, and folders of them")
+        add("--model", required=True, help="a run's folder")
+        add("--out", default="predictions.csv", help="the table (%(default)s)")
+        add("--pairs", action="store_true", help="each picture is two side by side")
+        add("--threshold", type=float, default=THRESHOLD, help="(%(default)s)")
+        add("--annotate", metavar="FOLDER", help="write pictures with faces framed")
+        add("--device", default="auto", help="auto, cpu, cuda or mps (%(default)s)")
+        given = parser.parse_args(arguments)
         table = predict_pictures(**vars(given))
-    except (StudyError, OSError, KeyboardInterrupt) as error:
-        raise SystemExit(str(error) or "Stopped: the same command goes on.") from None
-    print(table["decision"].value_counts(), given.out, __doc__.rpartition("\n\n")[2], sep="\n")
+        counts = table["decision"].fillna(table["reason"]).value_counts().to_string(header=False)
+        print(counts, given.out, __doc__.rpartition("\n\n")[2], sep="\n")
+        if table["decision"].isna().all():
+            raise StudyError(f"Nothing could be scored: {given.out} says why.")
 
 
 if __name__ == "__main__":

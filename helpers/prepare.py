@@ -5,12 +5,10 @@ python -m helpers.prepare RAW OUT [--folds-file FILE] [--split-ratios 0.7 0.15 0
 A call that was broken off goes on: `record/<ID>.json` says of what the faces of a pair were made.
 """
 
-import argparse
 import hashlib
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +22,10 @@ from helpers import files, pairs, splits
 from helpers.files import StudyError, short_path, write_csv
 from helpers.naming import SIDES, PairName, Unusable, label, parse_name
 
-MANIFEST_COLUMNS = (
-    "image_id path identity side label expression gender age ethnicity split width height sha256"
-).split()
-PAIR_COLUMNS = (
-    "identity path sha256 format mode bytes width height seam seam_start seam_end duplicate_group"
-).split()
+MANIFEST_COLUMNS = "image_id path identity side label expression gender age ethnicity".split()
+MANIFEST_COLUMNS += "split width height sha256".split()
+PAIR_COLUMNS = "identity path sha256 format mode bytes width height".split()
+PAIR_COLUMNS += "seam seam_start seam_end duplicate_group".split()
 # Of the 512 bits of a half's hash. A half at JPEG quality 20, at a quarter of its size, blurred,
 # 20 % brighter or with 1 % cut off stays below (at most 57 bits); halves of different people begin
 # at 90 bits in the stand-in (2 million comparisons), at 125 in nine real pairs.
@@ -210,7 +206,7 @@ def _cut_pair(task: tuple) -> tuple[dict | None, dict[str, Unusable]]:
 
 def _write_halves(out: Path, pair: PairName, data: bytes) -> dict:
     """Write the halves of the pair whose file holds `data`; return what is known of all three."""
-    whole, kind, mode = pairs.open_picture(data)
+    whole, kind, mode, _ = pairs.open_picture(data)
     halves = pairs.split_pair(whole)._asdict()
     faces = []
     for side in SIDES:
@@ -270,23 +266,20 @@ def near_duplicates(faces: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; where the user has to do something, end with one sentence."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.prepare", description=__doc__)
-    add = parser.add_argument
-    add("raw", help="folder of pairs, searched with all its subfolders", type=os.path.abspath)
-    add("out", help="folder for the faces and the tables", type=os.path.abspath)
-    add("--folds-file", help="a file, auto (one in RAW) or none", default="auto")
-    add("--split-ratios", nargs="+", type=json.loads, default=[0.7, 0.15, 0.15], help="or k i")
-    add("--split-seed", type=int, default=0)
-    given = parser.parse_args(arguments)
-    folds = {"auto": "auto", "none": None}
-    given.folds_file = folds.get(given.folds_file, os.path.abspath(given.folds_file))
-    try:
+    with files.command("prepare", __doc__) as parser:
+        add, shares = parser.add_argument, "of train, validation and test; or k i: k folds, test i"
+        add("raw", help="folder of pairs, searched with all its subfolders", type=os.path.abspath)
+        add("out", help="folder for the faces and the tables", type=os.path.abspath)
+        add("--folds-file", help="a file, auto (one in RAW) or none", default="auto")
+        add("--split-ratios", nargs="+", type=json.loads, default=[0.7, 0.15, 0.15], help=shares)
+        add("--split-seed", type=int, default=0, help="of our own draw (%(default)s)")
+        given = parser.parse_args(arguments)
+        folds = {"auto": "auto", "none": None}
+        given.folds_file = folds.get(given.folds_file, os.path.abspath(given.folds_file))
         made = prepare_dataset(*vars(given).values())
-    except (StudyError, OSError) as error:
-        sys.exit(str(error))
-    unused, faces = made.rejected["reason"].value_counts(), made.manifest["split"].value_counts()
-    print(f"{len(made.pairs):,} pairs accepted; files not used: {unused.to_dict()}")
-    print(f"{len(made.manifest):,} faces: {faces.to_dict()}")
+        unused, faces = (t.value_counts() for t in (made.rejected.reason, made.manifest["split"]))
+        print(f"{len(made.pairs):,} pairs accepted; files not used: {unused.to_dict()}")
+        print(f"{len(made.manifest):,} faces: {faces.to_dict()}")
 
 
 if __name__ == "__main__":

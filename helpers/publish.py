@@ -8,7 +8,6 @@ writes a folder with every arm of a config as timm reads it, a model card, table
 """
 
 import shutil
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
@@ -94,10 +93,13 @@ def planned_runs(config: dict, runs_dir: Path) -> list[runs.Run]:
         arms.append({"student": student, "teacher": teacher})
     for arm, seed in product(arms, config["seeds"]):
         params = runs.params_of(config | arm | {"seed": seed})
-        run = runs.read_run(runs_dir / params["stage"] / params["name"] / f"seed{seed}")
+        run = runs_dir / params["stage"] / params["name"] / f"seed{seed}"
+        if not (run / runs.WEIGHTS).is_file():
+            way = f"TRAIN=1 make report CONFIG={runs_dir.name} trains it"
+            raise StudyError(f"The run {short_path(run)} is not there with its weights: {way}.")
+        run = runs.read_run(run)
         if other := runs.differences(run.params, params):
             raise StudyError(f"{short_path(run.folder)} is of another config: {'; '.join(other)}.")
-        runs.weights_of(run)
         found.append(run)
     return found
 
@@ -123,13 +125,10 @@ def model_card(found: Sequence[runs.Run], runs_dir: Path, config: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what cannot be released ends it with one sentence."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="a config file, or the name of one in config/")
-    parser.add_argument("--out", default="dist", help="the folder to write into (%(default)s)")
-    try:
+    with files.command("publish", __doc__) as parser:
+        parser.add_argument("config", help="a config file, or the name of one in config/")
+        parser.add_argument("--out", default="dist", help="the folder to write into (%(default)s)")
         print(short_path(release(**vars(parser.parse_args(arguments)))))
-    except StudyError as error:
-        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

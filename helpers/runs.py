@@ -46,7 +46,8 @@ class Run:
     """A finished run, as read from its folder.
 
     `params`: what was run, with what versions and on what device. `history`: one row an epoch.
-    `predictions`: one row a face. `metrics`: accuracy, AUROC and cost.
+    `predictions`: one row a face. `metrics`: accuracy, AUROC and cost. `stage`: `teacher` or
+    `student`. `name`: the arm, `resnet50` or `deit_tiny-resnet50`. `seed`: of the run.
     """
 
     folder: Path
@@ -55,20 +56,9 @@ class Run:
     predictions: pd.DataFrame
     metrics: dict
 
-    @property
-    def stage(self) -> str:
-        """`teacher` or `student`."""
-        return self.params["stage"]
-
-    @property
-    def name(self) -> str:
-        """The arm: `resnet50`, or `deit_tiny-resnet50`."""
-        return self.params["name"]
-
-    @property
-    def seed(self) -> int:
-        """The seed of the run."""
-        return self.params["parameters"]["seed"]
+    def __post_init__(self) -> None:
+        self.stage, self.name = self.params["stage"], self.params["name"]
+        self.seed = self.params["parameters"]["seed"]
 
     @property
     def published(self) -> bool:
@@ -204,9 +194,10 @@ def provenance(device: Any) -> dict:
     import torch
 
     words, commit = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"], ""
-    with suppress(OSError):  # no git here
-        found = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
-        commit = found.stdout.strip()
+    if (ROOT / ".git").exists():  # else git would speak of a repository around this copy
+        with suppress(OSError):  # no git here
+            found = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+            commit = found.stdout.strip()
     name = f"{processor()}, {torch.get_num_threads()} threads"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else name
     versions = {"python": platform.python_version()} | {one: version(one) for one in _PACKAGES}

@@ -60,10 +60,9 @@ def check_split(ratios: Sequence) -> Asked:
         folds = KFold(*(*ratios, ratios[0] - 1)[:2])
         if LEAST_FOLDS <= folds.n_folds <= MOST_FOLDS and 0 <= folds.test < folds.n_folds:
             return folds
-    raise StudyError(
-        "The parameter split_ratios must be three shares (train above 0, validation, test; sum 1), "
-        f"or [k, i] ({LEAST_FOLDS} to {MOST_FOLDS} folds; test fold 0 to k - 1), not {ratios}."
-    )
+    shares = "three shares (train above 0, validation, test; sum 1)"
+    folds = f"[k, i] ({LEAST_FOLDS} to {MOST_FOLDS} folds; test fold 0 to k - 1)"
+    raise StudyError(f"The parameter split_ratios must be {shares}, or {folds}, not {ratios}.")
 
 
 def read_folds(path: str | Path, identities: Collection[str], asked: Asked) -> pd.Series:

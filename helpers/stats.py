@@ -108,11 +108,8 @@ class Estimate:
         if not len(draws) or not training > 0:
             return draws
         faces = float(np.var(draws))
-        freedom = (faces + training) ** 2 / sum(
-            (found.variance / len(found.values)) ** 2 / (len(found.values) - 1)
-            for found in self.luck
-        )
-        freedom = max(freedom, least_freedom)
+        parts = ((f.variance / len(f.values)) ** 2 / (len(f.values) - 1) for f in self.luck)
+        freedom = max((faces + training) ** 2 / sum(parts), least_freedom)
         spread = np.sqrt(faces + training)
         if faces < 1e-12 * training:  # draws that differ by rounding only have no shape
             ranks = (np.arange(len(draws)) + 0.5) / len(draws)
@@ -127,20 +124,14 @@ class Estimate:
 
     def __sub__(self, other: "Estimate") -> "Estimate":
         """Return the paired difference; seeds are paired where both have the same number."""
-        difference = Estimate(
-            self.value - other.value,
-            self.draws - other.draws,
-            (),
-            self.luck + other.luck,
-            (self.limits[0] - other.limits[1], self.limits[1] - other.limits[0]),
-        )
+        limits = (self.limits[0] - other.limits[1], self.limits[1] - other.limits[0])
+        value, draws = self.value - other.value, self.draws - other.draws
+        difference = Estimate(value, draws, (), self.luck + other.luck, limits)
         if len(self.seeds) != len(other.seeds):
             return difference
         seeds = tuple(a - b for a, b in zip(self.seeds, other.seeds, strict=True))
-        luck = tuple(
-            Seeds(a.values - b.values, a.draws - b.draws)
-            for a, b in zip(self.luck, other.luck, strict=True)
-        )
+        pairs = zip(self.luck, other.luck, strict=True)
+        luck = tuple(Seeds(a.values - b.values, a.draws - b.draws) for a, b in pairs)
         return replace(difference, seeds=seeds, luck=luck)
 
     def unpaired(self, other: "Estimate") -> "Estimate":

@@ -125,13 +125,10 @@ def discussion(path: str | Path, names: Mapping) -> Markdown:
         try:
             holds = eval(claim, known)
         except Exception as error:
-            raise StudyError(
-                f"{short_path(path)}: the claim '{claim}' cannot be evaluated ({error!r}); it may "
-                f"speak of {', '.join(sorted(names))}."
-            ) from None
+            said = f"the claim '{claim}' cannot be evaluated ({error!r}); it may speak of"
+            known = ", ".join(sorted(names))
+            raise StudyError(f"{short_path(path)}: {said} {known}.") from None
         if not holds:
-            return Markdown(
-                f"> **Withheld.** `{path.name}` discusses other results: its claim `{claim}` does "
-                "not hold of these. Read the numbers by the rule."
-            )
+            said = f"`{path.name}` discusses other results: its claim `{claim}` does not hold of"
+            return Markdown(f"> **Withheld.** {said} these. Read the numbers by the rule.")
     return Markdown(fill(body, **names))

@@ -126,7 +126,8 @@ class Trainer:
         done, total = len(self.history), sum(self.lengths)
         initial = sum(self.lengths[:done])
         try:
-            with tqdm(None, "Training", total, unit="step", initial=initial, mininterval=2) as bar:
+            whose = f"Training {self.params['name']}, seed {self.recipe.seed}"
+            with tqdm(None, whose, total, unit="step", initial=initial, mininterval=2) as bar:
                 for epoch, steps in enumerate(self.lengths[done:], done + 1):
                     self.history.append(self._epoch(epoch, steps, bar))
                     self._save()

@@ -281,15 +281,6 @@ def middle(face):
     return (face.box[:2] + face.box[2:]) / 2
 
 
-def test_a_small_face_is_found_only_where_it_is_asked_for(half):
-    scene = Image.new("RGB", (500, 500), "grey")
-    scene.paste(half.resize((80, 92)), (300, 300))
-    large, small = (crops.make_detector(size, "cpu") for size in (80, 20))
-    assert crops.detect(large, [scene, scene.crop((0, 0, 300, 70))]) == [None, None]
-    [face] = crops.detect(small, [scene])
-    assert middle(face) == pytest.approx((340, 346), abs=12)
-
-
 @pytest.mark.parametrize("angle", [-25, 25])
 def test_a_face_that_leans_is_found_and_levelled(half, angle):
     detector = crops.make_detector(80, "cpu")

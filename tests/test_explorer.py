@@ -105,6 +105,9 @@ def test_where_nothing_is_found_a_sentence_says_so_and_the_way_back_is_open(face
     assert walk.page.description == "of 300"
     walk.controls["head"].value = "probability_distillation"
     assert "no run of this seed with this head" in walk.matrix.value
+    walk.reset.click()
+    assert "right" in walk.matrix.value
+    assert walk.controls["arm"].value != TWIN
 
 
 def test_what_is_shown_last_is_what_was_chosen_last(faces, monkeypatch):

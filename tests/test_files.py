@@ -3,6 +3,7 @@
 import errno
 import gzip
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def test_a_table_comes_back_as_it_was_and_the_same_table_is_the_same_bytes(tmp_p
 
 
 def test_what_is_missing_empty_or_broken_is_one_sentence(tmp_path):
-    with pytest.raises(StudyError, match=r"^The folder no/x \(pairs\) does not exist\.$"):
+    with pytest.raises(StudyError, match=rf"^The folder {ROOT}/no/x \(pairs\) does not exist\.$"):
         files.existing_folder("no/x", "pairs")
     with pytest.raises(StudyError, match=r"\(pairs\) is empty\.$"):
         files.existing_folder(tmp_path, "pairs")
@@ -100,3 +101,11 @@ def test_what_is_missing_empty_or_broken_is_one_sentence(tmp_path):
         with pytest.raises(StudyError, match=rf"t\.gz is not {kind}: .*\.$"):
             read(tmp_path / "t.gz")
     assert StudyError("It broke.")._render_traceback_() == ["StudyError: It broke."]
+
+
+def test_a_command_ends_in_one_sentence_and_prints_what_its_terminal_lacks_as_escapes(monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), "cp1252", newline="")
+    monkeypatch.setattr(sys, "stdout", out)
+    with files.command("x", "About.") as parser:
+        print("顔.jpg", parser.prog, flush=True)
+    assert out.buffer.getvalue() == b"\\u9854.jpg python -m helpers.x\n"

@@ -90,10 +90,27 @@ def test_every_kind_of_picture_becomes_rgb(mode):
     image = deep if mode == "I;16" else Image.fromarray(grey).convert(mode)
     form = "TIFF" if mode == "CMYK" else "PNG"
     pixels, *said = open_picture(encoded(image, form))
-    assert said == [form, mode]
+    assert said == [form, mode, 1]
     assert np.abs(pixels - grey[:, :, None].astype(int)).max() <= 4
     clear = Image.new("RGBA", (8, 4), (0, 0, 0, 0))
     assert (open_picture(encoded(clear))[0] == 255).all()  # transparency is laid on white
+
+
+def test_sixteen_bits_of_which_a_camera_fills_fewer_are_not_dark():
+    for bits in (10, 12, 14, 16):
+        ramp = np.tile(np.linspace(0, 2**bits - 1, 64).astype(np.uint16), (32, 1))
+        pixels = open_picture(encoded(Image.fromarray(ramp))).pixels
+        assert np.abs(pixels[..., 0] - np.linspace(0, 255, 64)).max() <= 1
+
+
+def test_what_phones_write_is_named_and_a_large_photograph_is_read_smaller_where_that_will_do():
+    with pytest.raises(PictureError, match=r"HEIC's, .*: save it as JPEG"):
+        open_picture(b"\0\0\0\x18ftypheic" + bytes(64))
+    photo = encoded(Image.new("RGB", (8064, 6048), (200, 30, 30)), "JPEG")
+    with pytest.raises(PictureError, match="too many pixels"):
+        open_picture(photo)
+    small = open_picture(photo, shrink=True)
+    assert (small.shrunk, small.pixels.shape) == (2, (3024, 4032, 3))
 
 
 def far(first, second):

@@ -60,7 +60,8 @@ def test_folders_are_filled_in_and_what_is_no_plain_value_is_no_parameter():
     assert p.out_dir == "results/standin/runs/student/deit_tiny-swin/seed3"
     assert set(vars(p)) == set(NOTEBOOKS["04_distill_student"])
     assert collect("04_distill_student", given | {"teacher": "none"}).teacher == "none"
-    given |= {"weight_decay": 0}
+    given |= {"weight_decay": 0, "out_dir": "a {b} {seed}"}
+    assert collect("04_distill_student", given).out_dir == "a {b} 0"
     assert isinstance(collect("04_distill_student", given).weight_decay, float)
 
 
@@ -93,6 +94,10 @@ def check(where, change, folder):
         ("config", {"out_dir": "runs"}, "out_dir is set for each run, not in a config file."),
         ("config", {"seeds": "[0,1]"}, "'[0,1]' (a list goes in by papermill's -f or -y, not by"),
         ("config", {"teachers": ["vgg"]}, "unknown teacher 'vgg': choose one of 'resnet50'"),
+        ("config", {"seeds": []}, "the parameter seeds should have at least 1 item"),
+        ("config", {"seeds": [-1]}, "the parameter seeds should be greater than or equal to 0"),
+        ("config", {"teachers": []}, "the parameter teachers should have at least 1 item"),
+        ("notebook", {"clip_norm": "null"}, "not 'null' (null goes in by papermill's -y"),
         ("config", {"margin": "gone"}, "the parameter margin is missing."),
         ("ablation", {}, "names nothing that departs from the study."),
         ("ablation", {"sede": 1}, "none of the notebooks has a parameter named 'sede'."),

@@ -38,14 +38,6 @@ def test_a_forest_draws_the_tables_own_numbers_and_moves_nothing_along_x():
     assert labels == ["ResNet-50", "DeiT-Ti ← Swin-T"]
 
 
-def test_arms_that_share_a_line_stand_below_each_other():
-    fig = plots.forest(TABLE, y="contrast", hue="arm")
-    easy = [point for point in points(fig.axes[0]) if point[0] == 0.95]
-    assert len(easy) == 2
-    assert easy[0][1] < 0 < easy[1][1]
-    assert len(fig.legends[0].get_texts()) == 2
-
-
 def test_a_heat_map_keeps_the_tables_order_and_frames_a_cell():
     table = pd.DataFrame(
         [("swin", "b", 0.1), ("swin", "a", 0.2), ("resnet50", "b", 0.3), ("resnet50", "a", 0.4)],

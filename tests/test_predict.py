@@ -68,16 +68,16 @@ def test_every_file_is_a_row_with_its_reason(study, half, tmp_path, monkeypatch,
     (folder / "empty.jpg").touch()
     (folder / "text.jpg").write_text("no picture")
     Path(os.fsdecode(b"in/name\xff.jpg")).write_bytes(b"x")
-    for name, size in {"bomb.png": (9000, 9000), "dot.png": (1, 1), "wall.png": (400, 400)}.items():
-        Image.new("L", size, "grey").save(folder / name)
+    for name, side in {"bomb.png": 15000, "dot.png": 1, "wall.png": 400}.items():
+        Image.new("1", (side, side), 1).save(folder / name)
     os.symlink("loop.jpg", folder / "loop.jpg")
     os.mkfifo(folder / "pipe.jpg")  # neither a file nor missing: left out
-    given = ["in", "nowhere", "--threshold", "0", "--annotate", "in/drawn", "--model"]
+    given = ["in", "--threshold", "0", "--annotate", "in/drawn", "--model"]
     for _ in range(2):  # what the first call wrote is no input of the second
         predict.main([*given, str(study / "run"), "--out", "in/t.csv"])
     table = read_csv(tmp_path / "in/t.csv").set_index("file")
     assert table["reason"].drop("in/good.jpg").to_dict() == {
-        **{"in/cut.jpg": "broken_image", "in/empty.jpg": "empty_file", "nowhere": "unreadable"},
+        **{"in/cut.jpg": "broken_image", "in/empty.jpg": "empty_file"},
         **{"in/text.jpg": "not_an_image", "in/name\\udcff.jpg": "not_an_image"},
         **{"in/bomb.png": "too_large", "in/dot.png": "no_face", "in/wall.png": "no_face"},
         **{"in/loop.jpg": "unreadable"},
@@ -91,14 +91,17 @@ def test_every_file_is_a_row_with_its_reason(study, half, tmp_path, monkeypatch,
     assert np.abs(frame - [0xD5, 0x5E, 0x00]).mean() < 30
 
 
-def test_a_face_that_is_small_or_blurred_is_told(study, half, tmp_path):
+def test_a_face_that_is_small_or_blurred_or_of_a_large_photograph_is_told(study, half, tmp_path):
     far_away = Image.new("RGB", half.size, "grey")
     far_away.paste(half.reduce(4))
     odd = {"plain": half, "small": far_away, "soft": half.filter(ImageFilter.GaussianBlur(6))}
+    odd["large"] = half.resize((6560, 7360))
     for name, picture in odd.items():
-        picture.save(tmp_path / f"{name}.png")
+        picture.save(tmp_path / f"{name}.jpg", quality=95)
     table = predict.predict_pictures([tmp_path], study / "run", tmp_path / "t.csv")
-    assert list(table["warnings"]) == ["", "small_face", "blurred"]
+    assert list(table["warnings"]) == ["shrunk", "", "small_face", "blurred"]
+    large, plain = (np.array(table["box"][row].split(), float) for row in (0, 1))
+    assert large == pytest.approx(20 * plain, rel=0.1)  # in pixels of the photograph
     assert predict.sharpness(Image.new("L", (300, 300), 90)) == 0
     assert predict.sharpness(Image.effect_noise((128, 128), 50)) > 0.5
 
@@ -132,10 +135,15 @@ def test_a_call_that_was_broken_off_goes_on(study, tmp_path, monkeypatch):
         ("raw", ROOT / "results/standin/runs/teacher/swin/seed0", "0.5", r"model\.safetensors"),
         ("raw", "run", "2", r"The threshold must lie in 0\.\.1, not 2"),
         ("hollow", "run", "0.5", "There is no file in"),
+        ("gone.jpg", "run", "0.5", r"There is no file or folder /.*gone\.jpg"),
+        ("text.txt", "run", "0.5", r"Nothing could be scored: .*t\.csv says why"),
     ],
 )
 def test_a_bad_call_ends_with_one_sentence(study, inputs, model, threshold, sentence):
     (study / "hollow").mkdir(exist_ok=True)
+    (study / "text.txt").write_text("no picture")
+    (study / "t.csv").write_text("earlier")
     arguments = [str(study / inputs), "--model", str(study / model), "--threshold", threshold]
     with pytest.raises(SystemExit, match=sentence):
         predict.main([*arguments, "--out", str(study / "t.csv")])
+    assert ("earlier" in (study / "t.csv").read_text()) == (inputs != "text.txt")

@@ -1,9 +1,11 @@
 """Run folders: when two runs are the same, what is refused, and what is never overwritten."""
 
 import shutil
+import subprocess
 
 import pandas as pd
 import pytest
+import torch
 from conftest import QUICK
 
 from helpers import files, runs
@@ -104,6 +106,15 @@ def test_what_a_student_without_a_teacher_does_not_have_does_not_count():
     alone = runs.params_of(QUICK | {"teacher": "none"})
     other = {"temperature": 9.0, "teacher_labels": "shuffled", "distillation": "soft"}
     assert runs.params_of(QUICK | other | {"teacher": "none", "device": "mps"}) == alone
+
+
+def test_a_copy_in_another_repository_does_not_take_its_commit(tmp_path, monkeypatch):
+    words = "git init -q && git -c user.name=a -c user.email=a commit -q --allow-empty -m a"
+    subprocess.run(words, shell=True, cwd=tmp_path, check=True)
+    (tmp_path / "copy").mkdir()
+    for root, known in ((tmp_path, True), (tmp_path / "copy", False)):
+        monkeypatch.setattr(runs, "ROOT", root)
+        assert (runs.provenance(torch.device("cpu"))["git_commit"] != "unknown") == known
 
 
 def test_faces_and_code_decide_and_words_do_not(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The whole study on a handful of pairs, as `make report` runs it, in a clone of the project."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -47,8 +48,8 @@ def times(study):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A clone with a config of its own, on twelve pairs and a note."""
-    folder = tmp_path_factory.mktemp("study")
+    """A clone with a config of its own, on twelve pairs and a note, at a path with a space."""
+    folder = tmp_path_factory.mktemp("study") / "Schmerz Studie ä {p}"
     for name in ("helpers", "notebooks", "config"):
         shutil.copytree(ROOT / name, folder / name, ignore=lambda *_: ["__pycache__"])
     for name in ("Snakefile", ".gitignore"):
@@ -164,9 +165,31 @@ def test_a_run_made_otherwise_is_refused_before_anything_runs_or_moved_aside(mad
 
 
 def test_what_does_not_fit_stops_in_one_sentence(made, tmp_path):
-    write_config(made, sede=1)
-    assert "none of the notebooks has a parameter named 'sede'" in make(made).stderr
+    for change, sentence in (
+        ({"sede": 1}, "none of the notebooks has a parameter named 'sede'"),
+        ({"split_ratios": [70.0, 15.0, 15.0]}, "split_ratios must be three shares"),
+        ({"students": ["deit_small"], "init": "faces"}, "no weights of deit_small"),
+    ):
+        write_config(made, **change)
+        assert sentence in make(made, "--dry-run").stdout
+    write_config(made, raw_dir="no/where")
+    make(made)
+    assert f".ipynb: The folder {made}/no/where" in (made / RUNS / ".said").read_text()
+    write_config(made)
+    with (made / RUNS / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "Another call works on runs/tiny" in make(made).stderr
+
+
+def test_make_names_the_configs_there_are_and_needs_no_home_that_can_be_written():
+    words = ["make", "--print-data-base", "--dry-run", "test"]
+    told = call(ROOT, *words, "CONFIG=no")
+    assert "There is no config/no.yaml: choose one of quick standin synpain" in told.stderr
+    assert f"HOME := {ROOT}/.cache" in call(ROOT, *words, HOME="/proc/no").stdout
+
+
+def test_a_notebook_by_hand_says_what_is_wrong(tmp_path):
     papermill = [sys.executable, "-m", "papermill", "notebooks/01_prepare_dataset.ipynb"]
     given = ["-f", "config/quick.yaml", "-p", "raw_dir", "no/where"]
     ended = call(ROOT, *papermill, str(tmp_path / "out.ipynb"), *given).stderr.strip()
-    assert ended.splitlines()[-1].startswith("StudyError: The folder no/where")
+    assert ended.splitlines()[-1].startswith(f"StudyError: The folder {ROOT}/no/where")
