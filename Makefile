@@ -7,6 +7,7 @@
 # make ablations  the study's students with one thing changed (ONLY="soft shuffled": these), beside it
 # make notebooks  executes the committed notebooks where they lie; they train nothing
 # make test       lint and tests
+# make test-newest   a part of the tests by the newest Python that the study runs on
 # make lab        the notebooks in JupyterLab
 # make faces      the weights of `init: faces`, anew: renders faces, pretrains every backbone (hours)
 # make bench      an epoch of distillation by this project and by others, timed
@@ -38,12 +39,12 @@ endif
 # Both may stand behind `make` as well as before it.
 export FRESH TRAIN
 
-.PHONY: report publish ablations notebooks test lab faces bench release synpain-data \
+.PHONY: report publish ablations notebooks test test-newest lab faces bench release synpain-data \
 	.venv .venv-render
 .DELETE_ON_ERROR:
 
 report: .venv
-	@$(SNAKEMAKE) || { cat runs/$(CONFIG)/.said 2>/dev/null; exit 1; }
+	@trap : INT; $(SNAKEMAKE) || { cat runs/$(CONFIG)/.said 2>/dev/null; exit 1; }
 	@echo "The report: $(CURDIR)/runs/$(CONFIG)/report/index.html"
 
 publish: .venv
@@ -61,6 +62,16 @@ test: .venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+NEWEST := $(shell for name in python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13) \
+	python3.12; do \
+	"$$name" -c "$(FITS)" 2>/dev/null && echo "$$name" && break; done)
+test-newest:
+	@$(if $(NEWEST),,echo "Neither python3.13 nor python3.12 is here: nothing is tested with them.")
+	$(if $(NEWEST),$(NEWEST) -m venv .venv-newest)
+	$(if $(NEWEST),.venv-newest/bin/python -m pip install --quiet --requirement requirements.txt)
+	$(if $(NEWEST),.venv-newest/bin/python -m pytest --quiet tests/test_parameters.py \
+		tests/test_naming.py tests/test_study.py -k "not made_otherwise and not published")
 
 lab: .venv
 	$(BIN)/jupyter lab --notebook-dir notebooks

@@ -33,7 +33,7 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from helpers.files import ROOT, StudyError, existing_folder, short_path
+from helpers.files import ROOT, StudyError, existing_folder
 from helpers.parameters import NOTEBOOKS, check_config, read_ablations
 from helpers.runs import refuse_other
 from helpers.splits import check_split
@@ -43,12 +43,25 @@ if not workflow.configfiles:
 NAME = Path(workflow.configfiles[-1]).stem
 # Relative where it can be: what stands in braces in a rule's path is a wildcard.
 HERE = Path(os.path.relpath(ROOT))
+# What stops a study in one sentence, for the Makefile to say last.
+SAID, BEGIN = Path("runs", NAME, ".said"), time.time()
+if workflow.is_main_process:
+    SAID.unlink(missing_ok=True)
+
+
+def stop(sentence):
+    """End with `sentence`, before anything is run."""
+    SAID.parent.mkdir(parents=True, exist_ok=True)
+    SAID.write_text(f"\n{sentence}\n", encoding="utf-8")
+    raise WorkflowError(sentence) from None
+
+
 try:
     STUDY = check_config(config, f"config/{NAME}.yaml")
     ABLATIONS = {found.name: found for found in read_ablations("config/ablations", STUDY)}
     check_split(STUDY["split_ratios"])
 except StudyError as error:
-    raise WorkflowError(str(error)) from None
+    stop(str(error))
 
 PREPARED = f"data/prepared/{NAME}"
 CROPS = f"data/crops/{NAME}"
@@ -103,7 +116,7 @@ if workflow.is_main_process and not PUBLISHED:
             existing_folder(STUDY["raw_dir"], "side-by-side pairs")
     except StudyError as error:
         way_out = " `make synpain-data` brings SynPAIN." if "SynPain" in str(error) else ""
-        raise WorkflowError(f"{error}{way_out}") from None
+        stop(f"{error}{way_out}")
 
 if workflow.is_main_process and not workflow.dryrun:
     # Snakemake's own lock outlives a kill, and has to be unlocked by hand; this one does not.
@@ -115,25 +128,18 @@ if workflow.is_main_process and not workflow.dryrun:
         try:
             fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            words = f"Another call works on {RUNS}: wait for its end, or stop it."
-            raise WorkflowError(words) from None
+            stop(f"Another call works on {RUNS}: wait for its end, or stop it.")
     for part in ["", *(f"ablations/{name}/" for name in ABLATIONS)]:
         for run, given in runs_of(part).items():
             try:
                 refuse_other(Path(COMPARED, run).absolute(), given)
             except StudyError as error:
                 way_out = f" TRAIN=1 trains the study into {RUNS} instead." if PUBLISHED else ""
-                raise WorkflowError(f"{error}{way_out}") from None
+                stop(f"{error}{way_out}")
             if not Path(COMPARED, run, "metrics.json").is_file():
                 Path(SHOWN, run, ".done").unlink(missing_ok=True)
 
-# What failed says why in its notebook; here each sentence once more, for the last lines to be.
-SAID = Path(RUNS, ".said")
-BEGIN = time.time()
-if workflow.is_main_process:
-    SAID.unlink(missing_ok=True)
-
-
+# What failed says why in its notebook; here each sentence once more.
 onerror:
     words = []
     for folder in {Path(PREPARED), Path(CROPS), Path(RUNS)}:
@@ -152,6 +158,20 @@ RUN_NOTEBOOK = (
     f"JUPYTER_PATH={KERNELS} {PYTHON} -m papermill --log-output "
     "--log-level WARNING --no-progress-bar {input.notebook:q} {log.notebook:q} -y {params.own}"
 )
+
+# Not by `run:`, which Snakemake starts through a shell without quoting.
+CALL = (
+    f"{PYTHON} -c 'import json, sys; from helpers.WHAT as call; call(**json.loads(sys.argv[1]))' "
+    "{params.given:q}"
+)
+
+
+def absolute(folders=None, chapters=None, **paths):
+    """Return arguments for a function of helpers as JSON, paths spelled out from here."""
+    found = {key: str(Path(path).absolute()) for key, path in paths.items()}
+    if chapters:
+        found["chapters"] = [[str(Path(p).absolute()) for p in row] for row in chapters]
+    return json.dumps(found | ({"folders": folders} if folders else {}))
 
 
 def arguments(notebook, part="", **own):
@@ -373,13 +393,13 @@ rule publish:
         rules.compare.output,
         rules.inherit.output,
         rules.explore.output,
-    run:
-        from helpers.publish import publish
-
-        here = Path.cwd()
-        for path in [*Path(PREPARED).glob("figures/*.png"), *Path(CROPS).glob("figures/*.png")]:
-            shutil.copy(path, here / RUNS / "figures")
-        publish(MADE + ABLATED, here / RUNS, here / RESULTS, here / "figures" / NAME)
+    params:
+        given=lambda _: absolute(
+            folders=MADE + ABLATED, runs_dir=RUNS, results_dir=RESULTS, figures_dir=f"figures/{NAME}"
+        ),
+    shell:
+        f"cp {PREPARED}/figures/*.png {CROPS}/figures/*.png {RUNS}/figures/ && "
+        + CALL.replace("WHAT", "publish import publish")
 
 
 for name in ABLATIONS:
@@ -410,23 +430,20 @@ rule report:
     output:
         f"{RUNS}/report/index.html",
     params:
-        chapters=[
-            [f"{PREPARED}/01_prepare_dataset.ipynb"],
-            [f"{CROPS}/02_crop_faces.ipynb"],
-            [f"{SHOWN}/{run}/03_train_teacher.ipynb" for run in TEACHERS],
-            [f"{SHOWN}/{run}/04_distill_student.ipynb" for run in STUDENTS],
-            [f"{RUNS}/05_compare_teachers.ipynb"],
-            [f"{RUNS}/06_what_is_inherited.ipynb"],
-            [f"{RUNS}/A1_explore_faces.ipynb"],
-            [f"{RUNS}/A2_predict_faces.ipynb"],
-        ],
-    run:
-        from helpers.page import build_pages
-
-        here = Path.cwd() / RUNS
-        build_pages(
-            [[Path(path).absolute() for path in paths] for paths in params.chapters],
-            here / "report",
-            answer=here / "results/answer.md",
-            figure=here / "figures/auroc.png",
-        )
+        given=lambda _: absolute(
+            chapters=[
+                [f"{PREPARED}/01_prepare_dataset.ipynb"],
+                [f"{CROPS}/02_crop_faces.ipynb"],
+                [f"{SHOWN}/{run}/03_train_teacher.ipynb" for run in TEACHERS],
+                [f"{SHOWN}/{run}/04_distill_student.ipynb" for run in STUDENTS],
+                [f"{RUNS}/05_compare_teachers.ipynb"],
+                [f"{RUNS}/06_what_is_inherited.ipynb"],
+                [f"{RUNS}/A1_explore_faces.ipynb"],
+                [f"{RUNS}/A2_predict_faces.ipynb"],
+            ],
+            out_dir=f"{RUNS}/report",
+            answer=f"{RUNS}/results/answer.md",
+            figure=f"{RUNS}/figures/auroc.png",
+        ),
+    shell:
+        CALL.replace("WHAT", "page import build_pages")

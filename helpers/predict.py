@@ -69,7 +69,7 @@ def predict_pictures(
     """
     if not 0 <= threshold <= 1:
         raise StudyError(f"The threshold must lie in 0..1, not {threshold:g}.")
-    out, run = Path(out).absolute(), read_run(Path(model).absolute())
+    out, run = Path(out).absolute(), read_run(model)
     weights_of(run)
     pick_device(device)
     if out.is_dir():
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with command("predict", __doc__) as parser:
         add = parser.add_argument
         add("inputs", nargs="+", help="pictures, and folders of them")
-        add("--model", required=True, help="a run's folder")
+        add("--model", required=True, type=os.path.abspath, help="a run's folder")
         add("--out", default="predictions.csv", help="the table (%(default)s)")
         add("--pairs", action="store_true", help="each picture is two side by side")
         add("--threshold", type=float, default=THRESHOLD, help="(%(default)s)")
