@@ -133,7 +133,7 @@ def test_ctrl_c_is_one_sentence_and_a_call_goes_on_to_the_same_bits(
 ):
     epoch = (number - 1) // STEPS + 1
     with monkeypatch.context() as patch:
-        do_in_step(patch, number, lambda: signal.raise_signal(signal.SIGINT))
+        do_in_step(patch, number, lambda: signal.default_int_handler(signal.SIGINT, None))
         said = rf"stopped in epoch {epoch} of 3: call again to go on after epoch {epoch - 1}\.$"
         with pytest.raises(Stopped, match=said):
             new_trainer().fit()
