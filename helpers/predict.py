@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from helpers import crops, train
 from helpers.devices import pick_device
-from helpers.files import StudyError, command, sha256, write_csv
+from helpers.files import StudyError, command, replacing, sha256, write_csv
 from helpers.pairs import PictureError, open_picture, read_bytes, split_pair, write_jpeg
 from helpers.runs import HEADS, Run, read_run, weights_of
 from helpers.stats import THRESHOLD
@@ -88,8 +88,7 @@ def predict_pictures(
     table["decision"] = called.where(table["box"].notna())
     if annotate is not None:
         _draw(table.dropna(subset="box"), Path(annotate))
-    table = table.reset_index()[COLUMNS]
-    write_csv(out, table)
+    write_csv(out, table := table.reset_index()[COLUMNS])
     shutil.rmtree(work)
     return table
 
@@ -124,7 +123,8 @@ def _prepare(paths: Sequence[Path], folder: Path, in_pairs: bool) -> pd.DataFram
         for side in ("left", "right") if in_pairs else ("",):
             part = getattr(cut, side) if in_pairs else pixels
             name = f"{len(rows):08}.{'jpg' if in_pairs else 'png'}"
-            Image.fromarray(part).save(folder / name, quality=95, subsampling=0, compress_level=1)
+            with replacing(folder / name) as whole:
+                Image.fromarray(part).save(whole, quality=95, subsampling=0, compress_level=1)
             row = {"file": file, "side": side, "path": name, "sha256": sha256(folder / name)}
             row["start"] = pixels.shape[1] - part.shape[1] if side == "right" else 0
             row |= {"reason": "no_face", "detail": "MTCNN finds no face in it.", "shrunk": shrunk}
