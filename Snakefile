@@ -107,11 +107,13 @@ ABLATED = sorted(
     if path.parent.suffix == ""  # none that was moved aside
 )
 
+# What can be known before the start: a start's file for each network, and that there are pairs.
 if workflow.is_main_process and not PUBLISHED:
-    from helpers.models import check_start
-
+    start = HERE / ("data/weights/faces" if STUDY["init"] == "faces" else STUDY["init"])
+    for name in STUDY["teachers"] + STUDY["students"] if start.is_dir() else ():
+        if not any(start.glob(f"{'swin_tiny' if name == 'swin' else name}*.safetensors")):
+            stop(f"The start in {start} has no weights of {name}: choose others, or another init.")
     try:
-        check_start(STUDY["init"], STUDY["teachers"] + STUDY["students"])
         if not Path(PREPARED, "manifest.csv").is_file():
             existing_folder(STUDY["raw_dir"], "side-by-side pairs")
     except StudyError as error:

@@ -6,7 +6,7 @@ literal. A teacher has one head; a student has two, on the class and the distill
 
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,19 +69,6 @@ def build_student(name: str, init: str, image_size: int) -> tuple[nn.Module, dic
 
 
 BUILD = {"teacher": build_teacher, "student": build_student}
-
-
-def check_start(init: str, names: Iterable[str]) -> None:
-    """Raise `StudyError` where `init` has no file for one of the networks, before any is trained.
-
-    What comes from the hub is not asked for here.
-    """
-    path = project_path(FACES_WEIGHTS if init == "faces" else init)
-    for name in names if path.is_dir() else ():
-        file = path / f"{(TEACHERS | STUDENTS)[name].split('.')[0]}.safetensors"
-        if not file.is_file():
-            said = f"The start '{init}' has no weights of {name} ({short_path(file)})"
-            raise StudyError(f"{said}: choose other networks, or another init.")
 
 
 def read_weights(architecture: str, init: str) -> tuple[dict[str, Tensor], dict]:

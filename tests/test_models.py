@@ -114,5 +114,3 @@ def test_weights_that_cannot_be_had_or_do_not_fit_are_one_sentence(files, tmp_pa
     ):
         with pytest.raises(StudyError, match=sentence):
             build_teacher(name, str(init), 224)
-    with pytest.raises(StudyError, match=r"'faces' has no weights of deit_small .*: choose other"):
-        models.check_start("faces", ["resnet50", "deit_small"])
