@@ -23,7 +23,7 @@ from helpers.files import StudyError, short_path, write_csv
 from helpers.naming import SIDES, PairName, Unusable, label, parse_name
 
 MANIFEST_COLUMNS = "image_id path identity side label expression gender age ethnicity".split()
-MANIFEST_COLUMNS += "split width height sha256".split()
+MANIFEST_COLUMNS += "split site width height sha256".split()
 PAIR_COLUMNS = "identity path sha256 format mode bytes width height".split()
 PAIR_COLUMNS += "seam seam_start seam_end duplicate_group".split()
 # Of the 512 bits of a half's hash. A half at JPEG quality 20, at a quarter of its size, blurred,
@@ -123,8 +123,8 @@ def prepare_dataset(
     duplicates, groups = near_duplicates(faces)
     people = faces[faces["side"] == "left"]
     table = splits.split_people(people, asked, split_seed, groups, folds)
-    split = table.set_index("identity")["split"]
-    manifest = faces.assign(split=faces["identity"].map(split))[MANIFEST_COLUMNS]
+    manifest = faces.merge(table[["identity", "split", "site"]], "left", "identity")
+    manifest = manifest[MANIFEST_COLUMNS]
     together = manifest.groupby(manifest["identity"].map(groups))["split"].nunique() == 1
     assert together.all(), "A person is in two splits."
     used = used.assign(duplicate_group=used["identity"].map(groups))[PAIR_COLUMNS]

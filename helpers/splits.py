@@ -19,15 +19,15 @@ import pandas as pd
 from helpers.files import StudyError, project_path, short_path
 from helpers.naming import CELL
 
-SPLITS = ("train", "validation", "test")
+SPLITS, SITES = ("train", "validation", "test"), ("A", "B")
 LEAST_FOLDS, MOST_FOLDS = 3, 20
 
 # A fold may be named in words: their order makes the last one the test set, as with numbers.
 _WORDS = {"train": "0", "val": "1", "validation": "1", "test": "2"}
-_HEADING = re.compile(r"[a-z_]+[\s,;:]+(?:fold|split)(?:,split)?", re.IGNORECASE)
+_HEADING = re.compile(r"[a-z_]+[\s,;:]+(?:fold|split)(?:,split)?(?:,site)?", re.IGNORECASE)
 _LINE = re.compile(
     r"^[^\s,;]*?(?<![0-9])([0-9]{10})(?![0-9])[^\s,;:]*[\s,;:]+"  # an ID, or a name that holds it
-    r"(?:fold[ _]*)?([0-9]{1,3}|train|val|validation|test)(?:,[a-z]+)?$",
+    r"(?:fold[ _]*)?([0-9]{1,3}|train|val|validation|test)(?:,[a-z]*){0,2}$",
     re.IGNORECASE,
 )
 
@@ -108,22 +108,26 @@ def read_folds(path: str | Path, identities: Collection[str], asked: Asked) -> p
 def split_people(
     people: pd.DataFrame, asked: Asked, seed: int, groups: Mapping, folds: pd.Series | None = None
 ) -> pd.DataFrame:
-    """Return the fold and the split of each identity: `identity, fold, split`, by identity.
+    """Return fold, split and site of each identity: `identity, fold, split, site`, by identity.
 
     `people` has one row a pair with the columns of `draw`. Identities of one group (`groups`, by
     identity) come into one split: that of the one who gives the group its name, so only this one is
     drawn, or looked up. Without `folds` (see `read_folds`) the draw is our own; three shares are
     three folds of unequal size. The fold that was asked for is the test set (with shares the last
-    one), the one before it the validation set; who has no fold is for training. The table can be
-    read as a folds file again. Raises `StudyError` where more folds than people are asked for.
+    one), the one before it the validation set; who has no fold is for training.
+
+    Training people come from two sites, A and B: the first half of the training folds is A, the
+    second B, and whom that leaves over (one fold of an odd number, people without one) is dealt to
+    both, stratified. Others have none. The table can be read as a folds file again.
+    Raises `StudyError` where more folds than people are asked for.
     """
+    named = people[people["identity"] == people["identity"].map(groups)]
     if folds is None:
-        drawn = people[people["identity"] == people["identity"].map(groups)]
         k = asked.n_folds if isinstance(asked, KFold) else 1
-        if len(drawn) < k:
-            raise StudyError(f"split_ratios asks for {k} folds of only {len(drawn)} people.")
+        if len(named) < k:
+            raise StudyError(f"split_ratios asks for {k} folds of only {len(named)} people.")
         shares = [1 / k] * k if isinstance(asked, KFold) else asked
-        folds, numbers = pd.Series(draw(drawn, shares, seed)), range(len(shares))
+        folds, numbers = pd.Series(draw(named, shares, seed)), range(len(shares))
     else:
         numbers = sorted(folds.unique())  # a fold that is empty here keeps its place
     test = asked.test if isinstance(asked, KFold) else len(numbers) - 1
@@ -131,6 +135,15 @@ def split_people(
     table["fold"] = table["identity"].map(groups).map(folds).astype("Int64")
     special = {numbers[test - 1]: "validation", numbers[test]: "test"}
     table["split"] = table["fold"].map(special).fillna("train")
+    training = [number for number in numbers if number not in special]
+    half = len(training) // 2
+    sites = dict.fromkeys(training[:half], 0) | dict.fromkeys(training[len(training) - half :], 1)
+    site = table.set_index("identity").loc[named["identity"]].query("split == 'train'")["fold"]
+    site = site.map(sites)
+    left_over = named[named["identity"].isin(site.index[site.isna()])]
+    site = site.to_dict() | (draw(left_over, (0.5, 0.5), seed) if len(left_over) else {})
+    places = table["identity"].map(groups).map(site)
+    table["site"] = places.map(dict(enumerate(SITES)))
     return table
 
 

