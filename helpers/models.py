@@ -112,7 +112,7 @@ def _load(model: nn.Module, weights: dict[str, Tensor], start: dict) -> dict:
     """
     name = start["architecture"].split(".")[0]
     misfit = f"The weights of {start.get('file', start['architecture'])} do not fit {name}"
-    new = [key for key in model.state_dict() if key.startswith(("fc.", "head"))]
+    new = [key for key in model.state_dict() if is_head(key)]
     fit = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", lambda w, _: w)
     try:
         fitted = fit(weights, model)
@@ -124,6 +124,11 @@ def _load(model: nn.Module, weights: dict[str, Tensor], start: dict) -> dict:
         raise StudyError(f"{misfit}: {len(lacking)} tensors are missing, {lacking[0]} among them.")
     unused = sorted([*unused, *(key for key in fitted if key in new)])
     return start | {"loaded": len(fitted) - len(unused), "new": new, "unused": unused}
+
+
+def is_head(name: str) -> bool:
+    """Return whether a tensor of this name belongs to a head: all else has been pretrained."""
+    return name.startswith(("fc.", "head"))
 
 
 def trained(run: Run, device: torch.device) -> nn.Module:

@@ -59,6 +59,8 @@ class Parameters(BaseModel):
     lr_step: Count
     lr_gamma: Amount
     clip_norm: Amount | None
+    head_steps: Annotated[int, Field(ge=0)]
+    head_learning_rate: Amount
     image_size: Annotated[int, Field(ge=32)]
     init: str
     amp: bool
@@ -83,7 +85,7 @@ class Parameters(BaseModel):
 
 
 RECIPE = "batch_size optimizer learning_rate weight_decay schedule lr_step lr_gamma".split()
-RECIPE += "clip_norm image_size init amp deterministic device".split()
+RECIPE += "clip_norm head_steps head_learning_rate image_size init amp deterministic device".split()
 _RUN, _ALL = "crops_dir out_dir teacher seed", "runs_dir crops_dir figures_dir results_dir"
 _TEACHING = "distillation temperature teacher_labels allow_weak_teacher"
 _NAMES = {

@@ -103,7 +103,7 @@ def params_of(given: Mapping) -> dict:
     decide nothing, nor do the words on a teacher that a student does not have.
     """
     names = ["teacher", "seed", *(name for name in parameters.RECIPE if name != "device")]
-    chosen = {name: given[name] for name in names}
+    chosen = {name: given[name] for name in names if name in given}  # an older run knows fewer
     if "student" not in given:
         chosen["epochs"] = given["teacher_epochs"]
         return {"stage": "teacher", "name": given["teacher"], "parameters": chosen}

@@ -26,7 +26,7 @@ from helpers import distil, models, runs
 from helpers.devices import autocast, pick_device, precision, set_determinism
 from helpers.faces import Batch, FaceStore, Feed, Rows, load_faces, plain_view
 from helpers.files import StudyError, project_path, replacing, sha256, short_path
-from helpers.models import CLASS, DISTILLATION, decision_logits, head_logits
+from helpers.models import CLASS, DISTILLATION, decision_logits, head_logits, is_head
 from helpers.stats import measure_auroc
 
 CHECKPOINT = "checkpoint.pt"
@@ -84,8 +84,9 @@ class Trainer:
         if recipe.schedule == "step":
             schedule = StepLR(optimizer, recipe.lr_step * self.lengths[0], recipe.lr_gamma)
         else:
-            schedule = OneCycleLR(optimizer, rate, total, pct_start=_WARM_UP, cycle_momentum=False)
+            schedule = one_cycle(optimizer, rate, total)
         self.optimizer, self.schedule = optimizer, schedule
+        self.head_steps = getattr(recipe, "head_steps", 0)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.parts = {"model": self.model, "optimizer": self.optimizer}
         self.parts |= {"schedule": self.schedule, "scaler": self.scaler}
@@ -123,16 +124,20 @@ class Trainer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        done, total = len(self.history), sum(self.lengths)
-        initial = sum(self.lengths[:done])
+        first = 0 if self.head_steps else 1  # epoch 0 is that of the heads alone
+        lengths = dict(enumerate([self.head_steps] * (1 - first) + self.lengths, first))
+        done, total = len(self.history), sum(lengths.values())
+        initial = sum(list(lengths.values())[:done])
         try:
             whose = f"Training {self.params['name']}, seed {self.recipe.seed}"
             with tqdm(None, whose, total, unit="step", initial=initial, mininterval=2) as bar:
-                for epoch, steps in enumerate(self.lengths[done:], done + 1):
-                    self.history.append(self._epoch(epoch, steps, bar))
+                for epoch in list(lengths)[done:]:
+                    run_epoch = self._epoch if epoch else self._heads_alone
+                    self.history.append(run_epoch(epoch, lengths[epoch], bar))
                     self._save()
         except KeyboardInterrupt:
-            where, way = f"in epoch {epoch} of {len(self.lengths)}", f"after epoch {epoch - 1}"
+            where = f"in epoch {epoch} of {len(self.lengths)}"
+            way = f"after epoch {epoch - 1}" if epoch else "from the start"
             said = f"The training in {short_path(self.folder)} was stopped {where}"
             raise Stopped(f"{said}: call again to go on {way}.") from None
         state = {key: value.cpu().contiguous() for key, value in self.model.state_dict().items()}
@@ -140,9 +145,28 @@ class Trainer:
             temporary.write_bytes(safetensors.torch.save(state))
         return pd.DataFrame(self.history)
 
+    def _heads_alone(self, epoch: int, steps: int, bar: tqdm) -> dict:
+        """Train the heads alone, as if the frozen body were part of the data: epoch 0.
+
+        A new head sends random gradients through a body that knows something already: where faces
+        are few, the network ends below a line through the body's own features (Kumar et al. 2022,
+        "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution").
+        """
+        whole, rate = (self.optimizer, self.schedule), self.recipe.head_learning_rate
+        heads = [part for name, part in self.model.named_parameters() if is_head(name)]
+        self.model.requires_grad_(False)
+        for part in heads:
+            part.requires_grad_(True)
+        self.optimizer = torch.optim.Adam(heads, rate, fused=True)
+        self.schedule = one_cycle(self.optimizer, rate, steps)
+        row = self._epoch(epoch, steps, bar)
+        self.model.requires_grad_(True)
+        self.optimizer, self.schedule = whole
+        return row
+
     def _epoch(self, epoch: int, steps: int, bar: tqdm) -> dict:
         torch.manual_seed(self.recipe.seed * 100_003 + epoch)
-        self.model.train()
+        self.model.train(epoch > 0)
         rate, begin, seen = self.schedule.get_last_lr()[0], time.perf_counter(), []
         for batch in self.feed.batches(epoch, steps):
             seen.append(self._step(batch))
@@ -225,6 +249,11 @@ class Trainer:
         self.history = state["history"]
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, rate: float, steps: int) -> OneCycleLR:
+    """Return a schedule of `steps` that warms up to `rate` and ends at nearly 0."""
+    return OneCycleLR(optimizer, rate, steps, pct_start=_WARM_UP, cycle_momentum=False)
 
 
 def train_teacher(p: SimpleNamespace, out_dir: str | Path) -> runs.Run:

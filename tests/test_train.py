@@ -211,6 +211,28 @@ def test_a_loss_that_is_no_number_is_traced_to_its_faces(faces, new_trainer):
         new_trainer(store=store).fit()
 
 
+def test_the_heads_are_trained_alone_first_and_that_is_taken_up_too(
+    new_trainer, monkeypatch, tmp_path
+):
+    first = {"head_steps": 5, "head_learning_rate": 0.1}
+    undisturbed, cut, again = (new_trainer(name, **first) for name in ("whole", "cut", "cut"))
+    undisturbed.fit()
+    assert [row["epoch"] for row in undisturbed.history] == [0, 1, 2, 3]
+    begin = {key: value.clone() for key, value in cut.model.state_dict().items()}
+    with monkeypatch.context() as patch:
+        do_in_step(patch, 7, lambda: signal.default_int_handler(signal.SIGINT, None))
+        with pytest.raises(Stopped, match="after epoch 0"):
+            cut.fit()
+    state = torch.load(cut.folder / CHECKPOINT, weights_only=True)["model"]
+    moved = {key.split(".")[0] for key in begin if not torch.equal(begin[key], state[key])}
+    assert moved == {"head", "head_dist"}  # not even the batch norm's averages
+    again.fit()
+    first, second = ((tmp_path / name / runs.WEIGHTS).read_bytes() for name in ("whole", "cut"))
+    assert first == second
+    trained = again.model.state_dict()
+    assert not torch.equal(trained["conv.weight"], begin["conv.weight"])
+
+
 @pytest.mark.parametrize(
     ("asked", "labelled", "decides_by"),
     [(a_teacher, 3, "both"), (a_teacher, 0, "distillation"), (None, 3, "class")],
