@@ -10,6 +10,9 @@
 # make test-newest   a part of the tests by the newest Python that the study runs on
 # make lab        the notebooks in JupyterLab
 # make faces      the weights of `init: faces`, anew: renders faces, pretrains every backbone (hours)
+# make scratch    how hard the bundled faces are, asked of people in no part of the study (hours)
+# make cues       the faces on which one thing at a time moves, anew; make control: those on which
+#                 wrinkles and shape tell of different things
 # make bench      an epoch of distillation by this project and by others, timed
 # make release    the trained runs of $(CONFIG), for others: weights, cards, checksums, in dist/
 # make synpain-data   SynPAIN into $(OUT), from the hub (REVISION=commit pins it), or from
@@ -39,7 +42,8 @@ endif
 # Both may stand behind `make` as well as before it.
 export FRESH TRAIN
 
-.PHONY: report publish ablations notebooks test test-newest lab faces bench release synpain-data \
+.PHONY: report publish ablations notebooks test test-newest lab faces scratch control cues \
+	bench release synpain-data \
 	.venv .venv-newest .venv-render
 .DELETE_ON_ERROR:
 
@@ -78,9 +82,18 @@ lab: .venv
 
 # The renderer has an environment of its own; both steps go on where they were broken off.
 faces: .venv .venv-render
-	cd data/standin && ../../.venv-render/bin/python -m render --pretrain --identities 1000 \
-		--expressions 6 --seed 0 --out ../raw/pretrain
+	cd data/standin && ../../.venv-render/bin/python -m render pretrain --people 1000 \
+		--out ../raw/pretrain
 	$(BIN)/python data/standin/pretrain.py $(if $(BACKBONES),--backbones $(BACKBONES))
+
+PEOPLE_scratch := 1400
+PEOPLE_control := 1400
+PEOPLE_cues := 40
+scratch control cues: .venv .venv-render
+	cd data/standin && ../../.venv-render/bin/python -m render $@ --people $(PEOPLE_$@) \
+		--out ../raw/$@
+	$(BIN)/python data/standin/scratch.py crop $@
+	$(if $(filter scratch,$@),$(BIN)/python data/standin/scratch.py ask)
 
 bench: .venv
 	$(BIN)/python benchmarks/distillation_epoch.py --settings 224x32 112x16 64x16

@@ -141,8 +141,9 @@ class Body:
     @staticmethod
     def _parted(actions):
         """About how far the lips are parted, 0 to 1 or more."""
-        parts = ("jawOpen", "mouthUpperUpLeft", "mouthSmileLeft", "mouthLowerDownLeft")
-        return sum(w * actions.get(p, 0) for w, p in zip((2.5, 0.5, 0.4, 0.5), parts, strict=True))
+        parts = {"jawOpen": 2.5, "mouthUpperUpLeft": 0.5, "mouthSmileLeft": 0.4}
+        parts |= {"mouthLowerDownLeft": 0.5, "mouthClose": -2.0}
+        return sum(weight * actions.get(part, 0) for part, weight in parts.items())
 
     def posed(self, identity, actions, shot):
         """Vertices (V, 3) of an identity with facial actions in a shot's pose, and the head bone.

@@ -19,7 +19,7 @@ COLUMNS = 5
 
 def contact_sheet(folder):
     """The sheet as an image; of each cell the pair with the lowest serial number is shown."""
-    files = sorted(Path(folder).glob("*.jpg"), key=lambda p: p.name[5:10])
+    files = sorted(Path(folder).rglob("*.jpg"), key=lambda p: p.name[5:10])
     sheet = Image.new("RGB", (COLUMNS * TILE[0], len(CELLS) // COLUMNS * TILE[1]), "white")
     for index, cell in enumerate(CELLS):
         prefix = "1" + "".join(str(c) for c in cell)

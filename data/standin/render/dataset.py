@@ -19,6 +19,10 @@ from .phenotypes import ETHNICITIES
 from .shots import draw_setting, draw_shot
 
 MOST_PAIRS = 5355  # as many as SynPAIN has
+# People are dealt to folds by their place in the plan, a round of the 40 cells after another: ten
+# rounds are site A, ten site B, two and a half validation, and from there on all are test.
+ROUNDS = (10, 20, 22, 23)
+QUICK = (*range(240), *range(400, 640))  # places of the people of `quick`: none of test
 CELLS = [
     (pain, gender, age, ethnicity)
     for pain in (0, 1)
@@ -28,16 +32,17 @@ CELLS = [
 ]
 # Names of the random streams of a pair; a number is never reused for something else.
 PLAN, IDENTITY, SETTING, SPELLING, SEAM, QUALITY, KIND = 1, 2, 3, 4, 5, 6, 7
-UNITS_OF_SIDE = {"left": 11, "right": 12}
+UNITS_OF_SIDE = {"left": 11, "right": 12, "relief": 13}  # wrinkles of their own: see singles.py
 SHOT_OF_SIDE = {"left": 21, "right": 22}
 ATTRIBUTES = ("image_id", "identity", "side", "kind", *UNITS, "pspi")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One file to be: the dataset's seed, a serial number and the demographic cell."""
+    """One file to be: the dataset's seed, place and serial number, and the demographic cell."""
 
     seed: int
+    place: int
     serial: int
     pain: int
     gender: int  # index into GENDERS
@@ -55,26 +60,50 @@ class Pair:
 
     @property
     def file_name(self):
-        """SynPAIN's pattern; the gender is capitalised in a tenth of the files, as it happens."""
+        """SynPAIN's pattern; the gender is capitalised in a tenth of the files, as it happens.
+
+        The people of `quick` lie in a folder of their own.
+        """
         gender = GENDERS[self.gender]
         if self.stream(SPELLING).random() >= 0.1:
             gender = gender.lower()
         expression = "Pain" if self.pain else "NoPain"
-        return f"{self.identity_id}_{expression}_{gender}_{AGES[self.age]}.jpg"
+        folder = "quick/" if self.place in QUICK else ""
+        return f"{folder}{self.identity_id}_{expression}_{gender}_{AGES[self.age]}.jpg"
 
-    def kind(self, side):
-        """Kind of expression of a side."""
+    @property
+    def fold(self):
+        """0 site A, 1 site B, 2 validation, 3 test: as chapter 1 reads any four folds.
+
+        Of the round that is halved, every other cell is for validation: as many of each gender, age
+        and label.
+        """
+        fold = sum(self.place // len(CELLS) >= end for end in ROUNDS)
+        half = 2 + (self.pain + self.gender + self.age + self.ethnicity) % 2
+        return (0, 1, 2, half, 3)[fold]
+
+    def kind(self, side, pain=None):
+        """Kind of expression of a side; in `pain` or not where it shall not be the pair's."""
         if side == "left":
             return "neutral"
-        if self.pain:
+        if self.pain if pain is None else pain:
             return "pain"
         shares = np.array(list(NO_PAIN_KINDS.values()))
         return str(self.stream(KIND).choice(list(NO_PAIN_KINDS), p=shares / shares.sum()))
 
-    def actions(self, side):
-        """Facial action weights of a side."""
+    def actions(self, side, pain=None):
+        """Facial action weights of a side; `pain`: see `kind`."""
         rng = self.stream(UNITS_OF_SIDE[side])
-        return actions_of(draw_units(self.kind(side), rng), rng)
+        return actions_of(draw_units(self.kind(side, pain), rng), rng)
+
+    def photographed(self, side):
+        """The person, the setting and the shot of a side."""
+        ethnicity = self.ethnicity
+        person = draw_identity(
+            self.stream(IDENTITY), GENDERS[self.gender], AGES[self.age], ethnicity
+        )
+        setting = draw_setting(self.stream(SETTING))
+        return person, setting, draw_shot(self.stream(SHOT_OF_SIDE[side]), setting)
 
     def attributes(self, side):
         """The row of this half in attributes.csv."""
@@ -95,20 +124,16 @@ def plan(n_pairs, seed):
     pairs = []
     while len(pairs) < n_pairs:
         for cell in rng.permutation(len(CELLS)):
-            pairs.append(Pair(seed, int(serials[len(pairs)]), *CELLS[cell]))
+            pairs.append(Pair(seed, len(pairs), int(serials[len(pairs)]), *CELLS[cell]))
     return pairs[:n_pairs]
 
 
 def picture(pair, renderer):
     """The finished pair as an image of 656 x 368 pixels."""
-    identity = draw_identity(
-        pair.stream(IDENTITY), GENDERS[pair.gender], AGES[pair.age], pair.ethnicity
-    )
-    setting = draw_setting(pair.stream(SETTING))
     halves = []
     for side in ("left", "right"):
-        shot = draw_shot(pair.stream(SHOT_OF_SIDE[side]), setting)
-        halves.append(renderer.render(identity, pair.actions(side), shot, setting))
+        person, setting, shot = pair.photographed(side)
+        halves.append(renderer.render(person, pair.actions(side), shot, setting))
     joined = np.concatenate(halves, 1)
     rng = pair.stream(SEAM)
     width = int(rng.integers(2, 7))
@@ -120,13 +145,14 @@ def picture(pair, renderer):
 def encode(image, rng):
     """JPEG bytes at a quality drawn by `rng`, without metadata."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=int(rng.integers(84, 91)), subsampling=2, optimize=True)
+    image.save(buffer, "JPEG", quality=int(rng.integers(78, 85)), subsampling=2, optimize=True)
     return buffer.getvalue()
 
 
 def write_whole(path, data):
     """Write a file under a temporary name and rename it, so that it is there whole or not."""
     path = Path(path)
+    path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     temporary.write_bytes(data)
     os.replace(temporary, path)
@@ -140,7 +166,7 @@ def write_pair(pair, renderer, folder):
 
 
 def write_table(path, rows):
-    """Write rows (dicts of the same keys) as CSV, sorted by image_id."""
-    rows = sorted(rows, key=lambda r: r["image_id"])
+    """Write rows (dicts of the same keys) as CSV, sorted by the first of them."""
+    rows = sorted(rows, key=lambda row: next(iter(row.values())))
     lines = [",".join(rows[0])] + [",".join(str(v) for v in r.values()) for r in rows]
     write_whole(path, ("\n".join(lines) + "\n").encode())

@@ -4,6 +4,9 @@ The model's actions carry the names of ARKit's blend shapes; the correspondence 
 units (Ekman, Friesen & Hager 2002) is the usual one, written out in `UNITS`. An intensity runs
 from 0 to 5 (FACS A to E = 1 to 5); AU43, closed eyes, from 0 to 1. Pain intensity is
 PSPI = AU4 + max(AU6, AU7) + max(AU9, AU10) + AU43 (Prkachin & Solomon 2008, Pain 139, 267-274).
+
+Pain is drawn as a mixture of configurations (sources at `PAIN`), and every expressive half, in pain
+or not, has everyday activity of any unit on top (`_everyday`): neither a unit nor PSPI decides.
 """
 
 import numpy as np
@@ -30,19 +33,34 @@ UNITS = {
     "AU24": ("mouthPress", True, 1.0),  # lip pressor
     "AU26": ("jawOpen", False, 0.75),  # jaw drop (to AU27, mouth stretch, at the top)
     "AU43": ("eyeBlink", True, 1.0),  # eyes closed
+    "AU25": ("mouthClose", False, -0.35),  # lips part, the jaw stays: the opposite of closing them
 }
 NO_PAIN_KINDS = {  # share of the expressive halves of NoPain pairs
-    "laugh": 0.13,
-    "squint": 0.13,
-    "disgust": 0.12,
-    "anger": 0.12,
-    "closed": 0.08,
-    "smile": 0.08,
-    "surprise": 0.08,
+    "squint": 0.15,
+    "disgust": 0.15,
+    "laugh": 0.14,
+    "anger": 0.14,
+    "closed": 0.10,
     "sad": 0.09,
-    "fear": 0.09,
-    "speech": 0.08,
+    "fear": 0.07,
+    "smile": 0.06,
+    "speech": 0.06,
+    "surprise": 0.04,
 }
+BLENDED = ("laugh", "squint", "disgust", "anger", "closed")  # what another kind is blended with
+# Which groups of pain-related units move: the configurations in which people show pain, by cluster
+# analysis of heat pain (Kunz & Lautenbacher 2014, Eur J Pain 18, 813-823) and of shoulder pain
+# (Kunz et al. 2021, Eur J Pain 25, 529-540: narrowed eyes are common to all). The shares are ours.
+# A group that is not of the configuration moves in `STRAY` of the faces all the same: they come in
+# many combinations and seldom all at once (Kunz, Meixner & Lautenbacher 2019, Pain 160, 535-549).
+PAIN = {
+    "brows, eyes, nose": (0.30, ("brow", "eyes", "nose")),
+    "brows, eyes": (0.25, ("brow", "eyes")),
+    "eyes, mouth": (0.25, ("eyes", "mouth")),
+    "raised brows": (0.20, ("raised", "eyes")),
+}
+SHOWN, STRAY = 0.95, 0.6
+OPEN = 0.4  # share of NoPain faces that bare their teeth, talk or gasp over what they show
 KINDS = ("neutral", "pain", *NO_PAIN_KINDS)
 
 
@@ -57,13 +75,16 @@ def pspi(units):
     return u["AU4"] + max(u["AU6"], u["AU7"]) + max(u["AU9"], u["AU10"]) + u["AU43"]
 
 
-def actions_of(units, rng):
-    """Facial action weights for action units, each side off by about 7 % (faces are not even)."""
+def actions_of(units, rng=None):
+    """Facial action weights for action units.
+
+    With a generator each side is off by about 7 %, as faces are not even.
+    """
     actions = {}
     for unit, (action, two_sided, gain) in UNITS.items():
         value = units.get(unit, 0.0) / top(unit)
         for side in ("Left", "Right") if two_sided else ("",):
-            uneven = value * (1 + 0.07 * rng.standard_normal())
+            uneven = value if rng is None else value * (1 + 0.07 * rng.standard_normal())
             actions[action + side] = gain * float(np.clip(uneven, 0, 1))
     return actions
 
@@ -90,34 +111,90 @@ def _neutral(u):
 
 
 def _pain(u, rng):
-    """Pain at a drawn dose: a PSPI of about 3 to 15, shared out over its four terms."""
-    dose = 3.0 + 12.0 * rng.beta(1.9, 1.4)
-    closed = u(0.8, 1) if rng.random() < 0.2 + 0.5 * (dose - 3) / 12 else u(0.0, 0.45)
-    share = rng.dirichlet([6, 7, 5])
-    terms = share * (dose - closed)
-    for _ in range(3):  # a term above 5 spills over onto the other two
-        spill = np.maximum(terms - 5, 0)
-        room = np.maximum(5 - terms, 0)
-        terms = np.minimum(terms, 5) + spill.sum() * room / max(room.sum(), 1e-6)
-    brow, orbit, levator = np.minimum(terms, 5)
-    out = {"AU4": brow, "AU43": closed, "AU1": u(0, 1.2)}
-    less = orbit * u(0.45, 1)
-    out |= {"AU6": orbit, "AU7": less} if rng.random() < 0.5 else {"AU6": less, "AU7": orbit}
-    less = levator * u(0.3, 0.95)
-    out |= {"AU9": levator, "AU10": less} if rng.random() < 0.5 else {"AU9": less, "AU10": levator}
-    force = 0.35 + 0.65 * (dose - 3) / 12
-    mouth = rng.choice(
-        ["bared", "cry", "pressed", "grimace", "quiet"], p=[0.3, 0.22, 0.18, 0.2, 0.1]
-    )
-    if mouth == "bared":
-        out |= {"AU20": force * u(2.5, 5), "AU16": force * u(2, 4.5), "AU26": force * u(0.3, 1)}
-    elif mouth == "cry":
-        out |= {"AU26": force * u(1.8, 4.2), "AU20": force * u(1, 3.5), "AU16": force * u(0, 2)}
-    elif mouth == "pressed":
-        out |= {"AU24": force * u(2, 4.5), "AU15": force * u(0.5, 3), "AU17": force * u(1, 3)}
-    elif mouth == "grimace":
-        out |= {"AU20": force * u(2, 4), "AU15": force * u(0.5, 2.5), "AU26": force * u(0.2, 1.2)}
+    """Pain at a drawn dose, in one of the configurations of `PAIN`."""
+    dose = rng.beta(2.2, 1.8)
+    shares = [share for share, _ in PAIN.values()]
+    moved = list(PAIN.values())[rng.choice(len(PAIN), p=shares)][1]
+    out = {}
+
+    def level():
+        return float(np.clip(5 * (0.35 + 0.65 * dose) * u(0.5, 1.2), 0, 5))
+
+    def moves(group):
+        return rng.random() < (SHOWN if group in moved else STRAY) * (0.75 + 0.35 * dose)
+
+    def either(one, other):  # PSPI takes the stronger of two units that are hard to tell apart
+        strong, weak = level(), level() * u(0, 1)
+        return {one: strong, other: weak} if rng.random() < 0.5 else {one: weak, other: strong}
+
+    if moves("brow"):
+        out["AU4"] = level()
+    if moves("eyes"):
+        out |= either("AU6", "AU7")
+    if moves("nose"):
+        out |= either("AU9", "AU10")
+    if "raised" in moved or rng.random() < 0.1:
+        out |= {"AU1": 0.8 * level(), "AU2": u(0, 2)}
+    if rng.random() < 0.2 + 0.4 * dose:  # more often in clinical pain (Kunz et al. 2019)
+        out["AU43"] = u(0.5, 1)
+    return out | _mouth_in_pain(u, rng, level, moves("mouth"))
+
+
+def _mouth_in_pain(u, rng, level, opened):
+    """What the mouth does: opens in one of three ways, or tenses, smiles or keeps still."""
+    if opened:
+        wide = rng.choice(["lips", "bared", "cry"], p=[0.3, 0.3, 0.4])
+        if wide == "lips":
+            return {"AU25": level(), "AU20": 0.3 * level()}
+        if wide == "bared":
+            lips = {"AU25": 0.4 * level(), "AU20": 0.7 * level(), "AU16": 0.5 * level()}
+            return lips | {"AU26": u(0, 1)}
+        return {"AU26": 0.8 * level(), "AU20": 0.4 * level(), "AU16": 0.3 * level()}
+    # Smiles over pain: Kunz, Prkachin & Lautenbacher 2013, Pain Res Treat, 128093.
+    closed = rng.choice(["pressed", "drawn", "smile", "still"], p=[0.25, 0.1, 0.4, 0.25])
+    if closed == "pressed":
+        return {"AU24": 0.8 * level(), "AU17": 0.6 * level(), "AU15": 0.5 * level()}
+    if closed == "drawn":
+        return {"AU20": 0.7 * level(), "AU15": 0.5 * level()}
+    return {"AU12": 0.7 * level()} if closed == "smile" else {}
+
+
+def _no_pain(kind, u, rng):
+    """A kind posed at any strength, in three of five faces blended with another."""
+    strength = u(0.4, 1)
+    out = {k: v * (1 if k == "AU43" else strength) for k, v in _posed(kind, u, rng).items()}
+    if rng.random() < 0.6:
+        second = rng.choice([name for name in BLENDED if name != kind])
+        share = u(0.2, 0.6)
+        for unit, value in _posed(second, u, rng).items():
+            out[unit] = max(out.get(unit, 0), share * value)
+    if rng.random() < OPEN:
+        for unit, value in {"AU25": u(0, 4), "AU20": u(0, 4), "AU16": u(0, 3)}.items():
+            out[unit] = max(out.get(unit, 0), value)
     return out
+
+
+def _everyday(units, rng):
+    """What any face does beside its expression: a little of any unit, half-closed lids."""
+    for unit in UNITS:
+        if unit != "AU43" and rng.random() < 0.2:
+            units[unit] = min(5.0, units.get(unit, 0.0) + float(rng.gamma(1.2, 0.4)))
+    if rng.random() < 0.15:
+        units["AU43"] = max(units.get("AU43", 0.0), float(rng.uniform(0, 0.4)))
+    if units.get("AU5", 0) > 1 and units.get("AU43", 0) > 0.3:  # wide and closed exclude each other
+        units["AU5"] = 0.0
+    return units
+
+
+def draw_units(kind, rng):
+    """Action unit intensities of one face of a kind, drawn with the generator `rng`."""
+
+    def u(low, high):
+        return float(rng.uniform(low, high))
+
+    if kind == "neutral":
+        return _neutral(u)
+    return _everyday(_pain(u, rng) if kind == "pain" else _no_pain(kind, u, rng), rng)
 
 
 def _speech(u, rng):
@@ -136,16 +213,8 @@ def _speech(u, rng):
     }
 
 
-def draw_units(kind, rng):
-    """Action unit intensities of one face of a kind, drawn with the generator `rng`."""
-
-    def u(low, high):
-        return float(rng.uniform(low, high))
-
-    if kind == "neutral":
-        return _neutral(u)
-    if kind == "pain":
-        return _pain(u, rng)
+def _posed(kind, u, rng):
+    """A kind other than pain at its full strength."""
     if kind == "speech":
         return _speech(u, rng)
     drawn = {

@@ -21,7 +21,7 @@ def _work(item):
 def render_all(items, write, folder, workers):
     """Render the `items` whose picture is not in `folder` yet, `workers` at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.glob(".*.part"):
+    for left_over in folder.rglob(".*.part"):
         left_over.unlink()
     todo = [x for x in items if not (folder / x.file_name).exists()]
     print(f"{len(items) - len(todo)} of {len(items)} pictures are there already")

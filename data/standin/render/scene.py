@@ -69,8 +69,12 @@ class Renderer:
             [np.argmin(((self.body.canonical - p) ** 2).sum(1)) for p in mirrored]
         )
 
-    def render(self, identity, actions, shot, setting):
-        """A picture (HEIGHT, WIDTH, 3) of 8-bit RGB."""
+    def render(self, identity, actions, shot, setting, relief=None):
+        """A picture (HEIGHT, WIDTH, 3) of 8-bit RGB.
+
+        `relief`: the actions that the wrinkles are those of, where not the `actions` that move the
+        face: no photograph can part the two.
+        """
         posed, head = self.body.posed(identity, actions, shot)
         base, shirt, hair = self._layers(identity, posed)
         rows, cols = round(HEIGHT * self.scale), round(WIDTH * self.scale)
@@ -102,7 +106,7 @@ class Renderer:
             with np.errstate(invalid="ignore"):
                 behind = np.where(hits[0][0] >= 0, hits[0][2], np.inf) - hits[index][2]
             f = self._fragments(layer, triangle[seen], weights[seen], rays[seen], shot)
-            material = self.surfaces.shade(f, identity, actions)
+            material = self.surfaces.shade(f, identity, actions if relief is None else relief)
             solids = [x.mesh for x in (base, hair) if x is not None]
             shadow, sky = self._visibility(solids, seen, f, key, setting, rng, rows, cols)
             lit = light(f, material, camera, key, shadow, sky, setting, identity)
