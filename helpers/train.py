@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from helpers import distil, models, runs
 from helpers.devices import autocast, pick_device, precision, set_determinism
-from helpers.faces import Batch, FaceStore, Feed, Rows, load_faces, plain_view
+from helpers.faces import Batch, FaceStore, Feed, Rows, load_faces, plain_view, read_manifest
 from helpers.files import StudyError, project_path, replacing, sha256, short_path
 from helpers.models import CLASS, DISTILLATION, decision_logits, head_logits, is_head
 from helpers.stats import measure_auroc
@@ -287,9 +287,10 @@ def _train(p: SimpleNamespace, out_dir: str | Path, fold: int | None = None) -> 
     if (run := runs.finished_run(out_dir, params)) and run.published:
         return run
     set_determinism(p.seed, p.deterministic)  # before anything is computed on a GPU
-    faces, teachers = load_faces(p.crops_dir, p.image_size), []
-    params |= {"crops_dir": p.crops_dir, "crops_sha256": faces.manifest_sha256}
-    params |= {"faces_hash": runs.faces_hash(faces.table), "code_hash": runs.code_hash()}
+    table, teachers = read_manifest(p.crops_dir), []
+    manifest = sha256(project_path(p.crops_dir) / "manifest.csv")
+    params |= {"crops_dir": p.crops_dir, "crops_sha256": manifest}
+    params |= {"faces_hash": runs.faces_hash(table), "code_hash": runs.code_hash()}
     if params["parameters"].get("distillation", "none") != "none":
         runs.finished_run(out_dir, params)  # makes way before folds are trained
         teachers = _teacher_runs(p, out_dir)
@@ -299,6 +300,7 @@ def _train(p: SimpleNamespace, out_dir: str | Path, fold: int | None = None) -> 
         params["allow_weak_teacher"] = p.allow_weak_teacher
     if run := runs.finished_run(out_dir, params):
         return run
+    faces = load_faces(p.crops_dir, p.image_size)
     device, rows = pick_device(p.device), faces.rows("train")
     rows = rows if fold is None else rows[distil.fold_of(faces)[rows] != fold]
     labels = params["parameters"].get("teacher_labels")

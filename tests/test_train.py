@@ -284,11 +284,13 @@ def test_every_arm_of_a_seed_begins_with_the_same_student(taught, teacher, tmp_p
 
 
 def test_the_student_without_a_teacher_reads_none_and_a_published_run_needs_nothing(
-    quick, tmp_path
+    quick, tmp_path, monkeypatch
 ):
     quick.teacher, quick.teacher_dir = "none", "no/teacher"
     run = distil_student(quick, tmp_path / "run")
     assert run.predictions["probability_distillation"].isna().all()
+    monkeypatch.setattr(train, "load_faces", None)  # a finished one decodes no picture
+    assert distil_student(quick, run.folder).metrics == run.metrics
     with pytest.raises(StudyError, match=r"weight_decay 0\.0 → 0\.5"):
         distil_student(SimpleNamespace(**vars(quick) | {"weight_decay": 0.5}), run.folder)
     (run.folder / runs.WEIGHTS).unlink()
