@@ -34,7 +34,7 @@ def script(name):
     return module
 
 
-audit, pretrain = script("audit"), script("pretrain")
+audit, pretrain, scratch = script("audit"), script("pretrain"), script("scratch")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,25 @@ def test_no_shortcut_tells_a_pain_pair_and_a_planted_one_would_be_seen(read):
     planted = audit.shortcuts(larger, left, brighter, 0).set_index("probe")["low"]
     assert planted[["background", "colour statistics", "file size"]].min() > 0.505
     assert planted["neutral half"] == found.loc["neutral half", "low"]
+
+
+def test_the_cues_are_all_there_and_nothing_but_the_face_moves():
+    table = read_csv(scratch.CUES / "manifest.csv")
+    assert table["identity"].nunique() == 40
+    assert (table.groupby("identity").size() == 30).all()
+    assert table.set_index("image_id").index.is_unique
+    cues = table.set_index("image_id")
+    assert sum(path.stat().st_size for path in scratch.CUES.glob("*.jpg")) < 20e6
+    moved = {"AU26-5": "lower", "AU43-5": "upper"}
+    for person in table["identity"].unique()[::8]:
+        pixels = {name: np.asarray(Image.open(scratch.CUES / cues.loc[f"{person}_{name}", "path"]),
+                                   float) for name in ("neutral", *moved)}  # fmt: skip
+        size = len(pixels["neutral"])
+        for name, where in moved.items():
+            change = np.abs(pixels[name] - pixels["neutral"]).mean(axis=(1, 2))
+            upper, lower = change[: size // 2].sum(), change[size // 2 :].sum()
+            assert (upper > 2 * lower) == (where == "upper"), (person, name)
+            assert change[: size // 12].mean() < 2  # the hair stays
 
 
 def test_the_audits_network_learns_and_never_scores_whom_it_was_trained_on():

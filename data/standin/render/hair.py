@@ -62,8 +62,12 @@ class HairKit:
         return (moved * weight[..., None]).sum(1).astype(np.float32)
 
     def _turn(self, posed):
-        """Linear part (3, 3) of the best affine map from the canonical to the posed head."""
-        some = self.body.head_vertices[::20]
+        """Linear part (3, 3) of the best affine map from the canonical to the posed skull.
+
+        Of what lies above the brows: no expression moves it.
+        """
+        skull = self.body.head_vertices
+        some = skull[self.body.canonical[skull, 2] > 0.80][::10]
         x = self.body.canonical[some]
         y = posed[some]
         return np.linalg.lstsq(x - x.mean(0), y - y.mean(0), rcond=None)[0].T

@@ -65,11 +65,12 @@ def unit_sphere(rng, n):
     return normalise(rng.standard_normal((n, 3), dtype=np.float32))
 
 
-def visibility(meshes, points, normals, light, radius, rng, shadow_rays=4, sky_rays=6, reach=0.14):
+def visibility(meshes, points, normals, light, radius, draw, shadow_rays=4, sky_rays=6, reach=0.14):
     """Share of an area light and of the nearby hemisphere that each point sees.
 
     `points` and `normals` are (N, 3), `light` is the unit direction of the light and `radius`
-    its size. Returns two arrays (N,): soft shadow and ambient occlusion, 1 where open.
+    its size; `draw()` gives N random unit vectors. Returns two arrays (N,): soft shadow and ambient
+    occlusion, 1 where open.
     """
     n = len(points)
     start = (points + normals * 0.0010).astype(np.float32)
@@ -78,7 +79,7 @@ def visibility(meshes, points, normals, light, radius, rng, shadow_rays=4, sky_r
     def open_share(rays, main, spread, distance):
         total = np.zeros(n, np.float32)
         for _ in range(rays):
-            d = normalise(main + spread * unit_sphere(rng, n))
+            d = normalise(main + spread * draw())
             blocked = np.zeros(n, bool)
             for mesh in meshes:
                 blocked |= mesh.blocked(start, d, distance)

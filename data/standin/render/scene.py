@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from .body import Body
 from .geometry import Noise, normalise, smoothstep, triangles, vertex_normals
 from .hair import HairKit
-from .raycast import Camera, Mesh, visibility
+from .raycast import Camera, Mesh, unit_sphere, visibility
 from .surface import PARTS, Fragments, Surfaces
 
 WIDTH, HEIGHT = 328, 368
@@ -206,7 +206,11 @@ class Renderer:
         some = np.flatnonzero((x % 2 == 0) & (y % 2 == 0))
         half = (rows // 2 + 1, cols // 2 + 1)
         place = np.ravel_multi_index((y // 2, x // 2), half)
-        maps = visibility(solids, f.position[some], f.normal[some], key, setting.key_size, rng)
+
+        def draw():  # for the whole grid: what moves in one place changes the noise nowhere else
+            return unit_sphere(rng, half[0] * half[1])[place[some]]
+
+        maps = visibility(solids, f.position[some], f.normal[some], key, setting.key_size, draw)
         weight = np.zeros(half, np.float32)
         weight.flat[place[some]] = 1
         out = []
